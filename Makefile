@@ -1,0 +1,48 @@
+# Equimood on a bare machine with Python 3.11, pip and make.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONPATH := workflow/scripts
+
+.PHONY: run test lint reference lock backbone prune clean help
+
+help:            ## say what can be made
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /make \1\t/'
+
+# `python3.11`, or `python3` where that is 3.11.
+$(VENV)/runtime: envs/equimood.lock
+	@$(PYTHON) --version >/dev/null 2>&1 || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes --requirement $<
+	@touch $@
+
+$(VENV)/development: envs/dev.lock $(VENV)/runtime
+	$(BIN)/pip install --quiet --require-hashes --requirement $<
+	@touch $@
+
+run: $(VENV)/runtime ## draw the demo's horses and run the whole study
+	$(BIN)/snakemake --profile profiles/local
+	@$(BIN)/python workflow/scripts/whats_next.py
+
+test: $(VENV)/development ## run all tests
+	$(BIN)/pytest
+
+lint: $(VENV)/development ## check style, types, rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+
+reference: $(VENV)/runtime ## write config.yaml, its schema and docs/configuration.md from the models
+	$(BIN)/python -m equimood.reference
+
+backbone: $(VENV)/runtime ## pre-train the demo's backbone on other drawn horses (about 20 minutes)
+	$(BIN)/python workflow/scripts/pretrain_demo_backbone.py
+
+prune: $(VENV)/runtime ## remove kept progress that no study uses
+	$(BIN)/python workflow/scripts/prune.py
+
+clean:           ## remove the environment
+	rm -rf $(VENV)
