@@ -1,0 +1,59 @@
+"""The same lines in a job's log file and on the terminal, and progress with the time left."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from equimood.errors import UserError
+
+log = logging.getLogger("equimood")
+Progress = Callable[[int, int], None]
+
+
+def start(log_file: str | Path) -> None:
+    """Send log lines, warnings and uncaught exceptions to ``log_file`` and to the terminal.
+
+    A :class:`UserError` is shown as its message alone.
+    """
+    form = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    for handler in (logging.FileHandler(log_file, mode="w"), logging.StreamHandler()):
+        handler.setFormatter(form)
+        log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").handlers = log.handlers
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, UserError):
+            log.error("%s", error)
+        else:
+            log.critical("the job failed", exc_info=(kind, error, trace))
+
+    sys.excepthook = show
+
+
+def progress(what: str, every_s: float = 10.0) -> Progress:
+    """Make a function ``(done, total)`` that logs count, rate and time left, at most ``every_s``."""
+    began = time.monotonic()
+    last = began
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done < total and now - last < every_s:
+            return
+        last = now
+        rate = done / max(now - began, 1e-9)
+        left = f", {_duration((total - done) / rate)} left" if 0 < done < total else ""
+        log.info("%s: %d of %d (%.3g/s%s)", what, done, total, rate, left)
+
+    return show
+
+
+def _duration(seconds: float) -> str:
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours} h {m:02d} min" if hours else f"{m} min {s:02d} s" if m else f"{s} s"

@@ -1,0 +1,374 @@
+"""The study's settings: one pydantic model per section of ``config.yaml``, unknown keys refused.
+
+The descriptions below are the comments of ``config.yaml``, the schema for editors and the
+reference in ``docs/configuration.md``: ``make reference`` writes all three from these models.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import model_validator as check
+
+from equimood.errors import UserError
+from equimood.files import digest
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
+Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Pooling = Literal["avg", "grid2", "grid3", "cls", "cls_mean", "cls4", "cls4_mean"]
+Metric = Literal["f1_macro", "balanced_accuracy", "accuracy", "matthews_corrcoef"]
+
+
+class Section(BaseModel):
+    """A part of the settings: complete, frozen, and closed to keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Data(Section):
+    """The annotated photographs."""
+
+    annotations: str | None = None
+    """Table of annotations (CSV, TSV, Parquet or XLSX): columns image, label, horse; optional
+    session, video, rater, confidence, x0, y0, x1, y1, time_s, fold and any other. Leave null in
+    the demo study, which draws its own."""
+    images: str | None = None
+    """Folder in which the table's image paths start. Leave null in the demo study."""
+    regions: str | None = None
+    """Optional table of ethogram regions: columns image, horse, region, kind (box, points, mask),
+    x0, y0, x1, y1 or points or mask, visible."""
+    columns: dict[str, str] = {}
+    """Your table's column names where they differ from Equimood's, as `equimood_name: your_name`."""
+    classes: list[Label] = Field(min_length=2)
+    """The emotions, in the order of every table and figure. The names are yours."""
+    neutral: Label | None = None
+    """The class that stands for no emotion, if there is one: it has no causal region."""
+
+    @check(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("a class is named twice")
+        if self.neutral is not None and self.neutral not in self.classes:
+            raise ValueError(f"neutral: {self.neutral!r} is not among the classes {self.classes}")
+        return self
+
+
+class Demo(Section):
+    """The demo study's drawings: horses whose emotion has a known cause."""
+
+    horses: int = Field(24, ge=4)
+    """Number of horses, each with its own coat, markings and build."""
+    sessions: int = Field(2, ge=1)
+    """Sessions per horse: light, background and tack change between them."""
+    images_per_session: int = Field(10, ge=1)
+    """Pictures per session."""
+    shortcut: Literal["bucket", "halter"] | None = None
+    """An object that goes with one class: a leak that the explanation must find."""
+    shortcut_class: Label | None = None
+    """The class the shortcut goes with."""
+
+    @check(mode="after")
+    def _consistent(self) -> Self:
+        if (self.shortcut is None) != (self.shortcut_class is None):
+            raise ValueError("shortcut and shortcut_class are set together or not at all")
+        return self
+
+
+class View(Section):
+    """One way to frame the horse."""
+
+    box: Literal["picture", "annotations", "regions"] = "picture"
+    """Frame: the whole picture, the annotation's box (x0, y0, x1, y1), or the box around the
+    regions named below."""
+    regions: list[str] = []
+    """Regions of the region table whose common box is the frame (with `box: regions`)."""
+    margin: float = Field(0.0, ge=0, le=2)
+    """Room added on every side, as a share of the box's longer side."""
+
+    @check(mode="after")
+    def _consistent(self) -> Self:
+        if (self.box == "regions") != bool(self.regions):
+            raise ValueError("`regions` names the frame of `box: regions`, and of no other box")
+        return self
+
+
+class Ingest(Section):
+    """Which files make the catalogue."""
+
+    shards: int = Field(4, ge=1, le=100)
+    """Parts in which images are embedded and explained: about one per 10,000 images."""
+    min_side_px: int = Field(32, ge=1)
+    """Pictures with a shorter side are refused."""
+    max_pixels: int = Field(120_000_000, ge=1)
+    """Pictures with more pixels are refused: they are more likely a decompression bomb."""
+    min_contrast: float = Field(2.0, ge=0)
+    """Pictures whose grey levels (0-255) have a smaller standard deviation are refused as black
+    or blank."""
+    min_agreement: Share = 0.5
+    """With several raters, images on which a smaller share agrees with the majority are refused."""
+    max_refused: Share = 0.05
+    """Share of refused rows above which the study stops."""
+    near_duplicate_bits: int = Field(4, ge=0, le=10)
+    """Pictures whose 64-bit perceptual hashes differ in at most this many bits are reported as
+    near-duplicates."""
+
+
+class Split(Section):
+    """Who is trained on and who is tested: always whole horses."""
+
+    outer: Literal["holdout", "kfold", "leave_one_horse_out", "column"] = "kfold"
+    """Outer folds: one hold-out, k folds, one fold per horse, or the table's column `fold`."""
+    n_splits: int = Field(4, ge=2, le=50)
+    """Number of outer folds with `kfold`."""
+    test_share: float = Field(0.25, gt=0, le=0.5)
+    """Share of horses held out with `holdout`."""
+    inner_splits: int = Field(3, ge=2, le=20)
+    """Inner folds, by horse, on which the search compares configurations."""
+
+
+class Backbone(Section):
+    """A pretrained network of timm that turns an image into features."""
+
+    architecture: str
+    """timm's name of the architecture, such as `vit_small_patch14_dinov2.lvd142m`."""
+    weights: str = "hub"
+    """`hub` (timm's own, fetched once), `random`, or a file: .safetensors, or .pth read without
+    running code."""
+    model_args: dict[str, Any] = {}
+    """Arguments for timm.create_model, such as `pad_type`, `bn_eps`, `img_size`."""
+    input_px: int | None = Field(None, ge=16, le=2048)
+    """Side of the square input in pixels; null: what the weights were trained with."""
+    mean: tuple[float, float, float] | None = None
+    """Normalisation mean per channel, of pixels in 0-1; null: what the weights were trained with."""
+    std: tuple[float, float, float] | None = None
+    """Normalisation standard deviation per channel; null: what the weights were trained with."""
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """Resize filter (always antialiased); null: what the weights were trained with."""
+    fit: Literal["squash", "pad", "crop"] = "squash"
+    """How a frame becomes a square: squash keeps the ears; pad keeps the proportions; crop takes
+    the centre."""
+    crop_share: float = Field(1.0, gt=0, le=1)
+    """With `fit: crop`, side of the central square as a share of the shorter side."""
+    poolings: list[Pooling] = Field(["avg"], min_length=1)
+    """How the last layer becomes one vector. Feature maps: avg, grid2, grid3. Transformers: cls,
+    cls_mean, cls4, cls4_mean (class token of the last or the last four blocks, with or without
+    the mean patch), avg."""
+
+
+class Features(Section):
+    """The store of embedded images."""
+
+    dtype: Literal["float16", "float32"] = "float16"
+    """Precision of stored features."""
+    batch_size: int = Field(32, ge=1)
+    """Images in one forward pass; changes speed and memory, not results."""
+
+
+class Search(Section):
+    """Which configurations are compared, inside each outer fold."""
+
+    metric: Metric = "f1_macro"
+    """Score, averaged over inner folds, that the search makes large."""
+    n_trials: int = Field(24, ge=1)
+    """Structures tried: all of them where they are no more than this, else a seeded Optuna search."""
+    views: list[list[Name]] = Field([["whole"]], min_length=1)
+    """Views compared; a list of several is their concatenation: face and posture together."""
+    backbones: list[Name] = []
+    """Backbones compared; empty: all."""
+    heads: list[Literal["linear", "mlp"]] = Field(["linear", "mlp"], min_length=1)
+    """Classifiers on the features."""
+    hidden_units: list[Annotated[int, Field(ge=2, le=4096)]] = Field([64], min_length=1)
+    """Hidden units of the MLP."""
+    weight_by: list[list[Literal["class", "horse", "session"]]] = Field([["class"]], min_length=1)
+    """What counts the same in the loss, however many images it has; several multiply."""
+    n_heads: int = Field(48, ge=1)
+    """Heads trained together in a trial: all combinations of the five settings below, or a seeded
+    sample of this many."""
+    learning_rate: list[Annotated[float, Field(gt=0)]] = Field(
+        [0.01, 0.001, 0.003, 0.03], min_length=1
+    )
+    """Learning rates (AdamW, cosine decay)."""
+    weight_decay: list[Annotated[float, Field(ge=0)]] = Field([0.01, 0.1, 1.0], min_length=1)
+    """Decoupled weight decays."""
+    dropout: list[Annotated[float, Field(ge=0, lt=1)]] = Field([0.0, 0.5], min_length=1)
+    """Dropout rates: on the features of a linear head, on the hidden units of an MLP."""
+    label_smoothing: list[Annotated[float, Field(ge=0, lt=1)]] = Field([0.0, 0.1], min_length=1)
+    """Label smoothings."""
+    seeds: int = Field(1, ge=1)
+    """Seeds per combination."""
+    epochs: int = Field(30, ge=1)
+    """Passes over the training images."""
+    batch_size: int = Field(128, ge=1)
+    """Images per step."""
+
+
+class Train(Section):
+    """The chosen configuration, trained on all horses of the fold."""
+
+    seeds: int = Field(3, ge=1)
+    """Heads trained with different seeds, their logits averaged."""
+    calibrate: bool = True
+    """Fit a temperature to predictions on horses that the head did not see."""
+
+
+class Evaluate(Section):
+    """How good the procedure is on horses it never saw."""
+
+    n_bootstrap: int = Field(2000, ge=100)
+    """Bootstrap replicates over horses."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Confidence of the intervals."""
+
+
+class Explain(Section):
+    """Integrated Gradients of every image, by the model that never saw its horse."""
+
+    max_images: int | None = Field(None, ge=1)
+    """Images explained, drawn evenly over the classes; null: all."""
+    target: Literal["predicted", "true"] = "predicted"
+    """The class whose score is explained."""
+    baseline: Literal["blur", "mean"] = "blur"
+    """What an image is compared with: itself blurred, or the mean image. Never black, which
+    hides dark eyes."""
+    blur: float = Field(0.1, gt=0, le=1)
+    """Standard deviation of the blur as a share of the input's side."""
+    quadrature: Literal["gausslegendre", "riemann_middle"] = "gausslegendre"
+    """Rule of the integral."""
+    n_steps: int = Field(32, ge=4)
+    """Points of the integral: regions settle at 16, completeness needs 32 to 64."""
+    tolerance: Share = 0.05
+    """Completeness gap above which an image is flagged."""
+    map_px: int | None = Field(56, ge=8)
+    """Side of the stored maps in pixels; null: the input's."""
+    control_images: int = Field(60, ge=0)
+    """Images explained again by the same network with random weights: what chance looks like."""
+    batch_size: int = Field(8, ge=1)
+    """Images integrated together; changes speed and memory, not results."""
+
+
+class Figures(Section):
+    """What people look at."""
+
+    formats: list[Literal["svg", "pdf"]] = ["svg", "pdf"]
+    """Files written of each figure, beside PNG."""
+    panels: int = Field(24, ge=0)
+    """Images shown one by one, drawn evenly over classes, right and wrong."""
+    colormap: str = "PuOr"
+    """Diverging matplotlib colour map of signed attributions; the default is colour-blind safe."""
+
+
+class Predict(Section):
+    """New images for the final model."""
+
+    images: str | None = None
+    """Folder of images, or a table with column image (and x0, y0, x1, y1 where the model looks at
+    a box). The target `predict` needs it."""
+    explain: bool = False
+    """Also write a panel of what each prediction rests on."""
+
+
+class Settings(Section):
+    """A study."""
+
+    study: Name
+    """Name of the study: everything it makes stands under results/<study>/."""
+    seed: int = Field(1, ge=0)
+    """Seed of every random choice."""
+    data: Data
+    demo: Demo | None = None
+    views: dict[Name, View] = Field({"whole": View()}, min_length=1)
+    """Ways to frame the horse, by name."""
+    ingest: Ingest = Ingest()
+    split: Split = Split()
+    backbones: dict[Name, Backbone] = Field(min_length=1)
+    """Backbones, by name."""
+    features: Features = Features()
+    search: Search = Search()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    explain: Explain = Explain()
+    figures: Figures = Figures()
+    predict: Predict = Predict()
+
+    @check(mode="after")
+    def _consistent(self) -> Self:
+        if self.demo:
+            if self.data.annotations or self.data.images or self.data.regions:
+                raise ValueError(
+                    "data: annotations, images and regions stay null in a study that draws its own; "
+                    "for your own photographs delete the section demo"
+                )
+            if self.demo.shortcut_class not in (None, *self.data.classes):
+                raise ValueError(f"demo.shortcut_class: {self.demo.shortcut_class!r} is no class")
+        elif not (self.data.annotations and self.data.images):
+            raise ValueError("data: write the table (annotations) and the folder (images)")
+        for view in {name for names in self.search.views for name in names} - set(self.views):
+            raise ValueError(f"search.views: {view!r} is not under views: {list(self.views)}")
+        for name in set(self.search.backbones) - set(self.backbones):
+            raise ValueError(f"search.backbones: {name!r} is not under {list(self.backbones)}")
+        if not self.demo and not self.data.regions:
+            for name, frame in self.views.items():
+                if frame.box == "regions":
+                    raise ValueError(f"views.{name}: box `regions` needs the table data.regions")
+        return self
+
+    @property
+    def searched_backbones(self) -> list[str]:
+        """Backbones that take part, in the order tried."""
+        return self.search.backbones or list(self.backbones)
+
+    @property
+    def searched_views(self) -> list[str]:
+        """Views that take part, each once, in the order first named."""
+        return list(dict.fromkeys(name for names in self.search.views for name in names))
+
+
+def load(config: Mapping[str, Any], source: str = "config.yaml") -> Settings:
+    """Check a parsed configuration; raise a UserError that says everything that is wrong with it."""
+    try:
+        return Settings.model_validate(config)
+    except ValidationError as error:
+        lines = [f"{source}: {_in_words(problem)}" for problem in error.errors()]
+        raise UserError("\n".join(lines)) from None
+
+
+def _in_words(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "the settings"
+    if problem["type"] == "extra_forbidden":
+        *parents, last = problem["loc"]
+        known = list(_keys_at(parents))
+        close = difflib.get_close_matches(str(last), known, n=1)
+        advice = f"write `{close[0]}`" if close else f"known keys are {', '.join(known)}"
+        return f"{key}: unknown key; {advice}"
+    if problem["type"] == "missing":
+        return f"{key}: missing; add it"
+    message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], dict | BaseModel):
+        return f"{key}: {message}"
+    return f"{key}: found {problem['input']!r}; {message[0].lower()}{message[1:]}"
+
+
+def _keys_at(path: list[Any]) -> Iterator[str]:
+    """Names of the fields of the section at ``path``, skipping the free names of mappings."""
+    model: type[BaseModel] = Settings
+    for part in path:
+        field = model.model_fields.get(str(part))
+        inner = next((m for m in _models(field.annotation)), None) if field else None
+        model = inner or model
+    yield from model.model_fields
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models(inner)
+
+
+def backbone_folder(name: str, backbone: Backbone) -> Path:
+    """Where a backbone's weights stand: two studies share them exactly when they ask for the same."""
+    asked = backbone.model_dump(mode="json", exclude={"poolings"})
+    return Path("resources/backbones") / f"{name}-{digest(asked, length=8)}"
