@@ -1,6 +1,6 @@
 # Equimood on a bare machine with Python 3.11, pip and make.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONPATH := workflow/scripts
@@ -10,9 +10,8 @@ export PYTHONPATH := workflow/scripts
 help:            ## say what can be made
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /make \1\t/'
 
-# `python3.11`, or `python3` where that is 3.11.
 $(VENV)/runtime: envs/equimood.lock
-	@$(PYTHON) --version >/dev/null 2>&1 || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --require-hashes --requirement $<
 	@touch $@

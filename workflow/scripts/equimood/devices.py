@@ -6,7 +6,7 @@ import torch
 
 
 def use_threads(n_threads: int) -> None:
-    """Give torch the job's cores and no more: extra threads make small programs many times slower."""
+    """Give torch the job's cores and no more: extra threads make small programs much slower."""
     torch.set_num_threads(max(1, n_threads))
 
 
@@ -16,7 +16,7 @@ def choose() -> torch.device:
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """Mixed precision where the device has it: bfloat16 on a CPU is emulated and 4-5 times slower."""
+    """Mixed precision where the device has it: a CPU may emulate bfloat16, 4-5 times slower."""
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 

@@ -36,7 +36,7 @@ def start(log_file: str | Path) -> None:
 
 
 def progress(what: str, every_s: float = 10.0) -> Progress:
-    """Make a function ``(done, total)`` that logs count, rate and time left, at most ``every_s``."""
+    """Make a function ``(done, total)`` that logs count, rate and time left, now and then."""
     began = time.monotonic()
     last = began
 

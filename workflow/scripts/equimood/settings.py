@@ -41,7 +41,7 @@ class Data(Section):
     """Optional table of ethogram regions: columns image, horse, region, kind (box, points, mask),
     x0, y0, x1, y1 or points or mask, visible."""
     columns: dict[str, str] = {}
-    """Your table's column names where they differ from Equimood's, as `equimood_name: your_name`."""
+    """Your table's column names where they differ from Equimood's: `equimood_name: your_name`."""
     classes: list[Label] = Field(min_length=2)
     """The emotions, in the order of every table and figure. The names are yours."""
     neutral: Label | None = None
@@ -142,7 +142,8 @@ class Backbone(Section):
     input_px: int | None = Field(None, ge=16, le=2048)
     """Side of the square input in pixels; null: what the weights were trained with."""
     mean: tuple[float, float, float] | None = None
-    """Normalisation mean per channel, of pixels in 0-1; null: what the weights were trained with."""
+    """Normalisation mean per channel, of pixels in 0-1; null: what the weights were trained
+    with."""
     std: tuple[float, float, float] | None = None
     """Normalisation standard deviation per channel; null: what the weights were trained with."""
     interpolation: Literal["bilinear", "bicubic"] | None = None
@@ -173,7 +174,7 @@ class Search(Section):
     metric: Metric = "f1_macro"
     """Score, averaged over inner folds, that the search makes large."""
     n_trials: int = Field(24, ge=1)
-    """Structures tried: all of them where they are no more than this, else a seeded Optuna search."""
+    """Structures tried: all where they are no more than this, else a seeded Optuna search."""
     views: list[list[Name]] = Field([["whole"]], min_length=1)
     """Views compared; a list of several is their concatenation: face and posture together."""
     backbones: list[Name] = []
@@ -298,7 +299,7 @@ class Settings(Section):
         if self.demo:
             if self.data.annotations or self.data.images or self.data.regions:
                 raise ValueError(
-                    "data: annotations, images and regions stay null in a study that draws its own; "
+                    "data: annotations, images and regions stay null in a study that draws them; "
                     "for your own photographs delete the section demo"
                 )
             if self.demo.shortcut_class not in (None, *self.data.classes):
@@ -327,7 +328,7 @@ class Settings(Section):
 
 
 def load(config: Mapping[str, Any], source: str = "config.yaml") -> Settings:
-    """Check a parsed configuration; raise a UserError that says everything that is wrong with it."""
+    """Check a parsed configuration; a UserError says everything that is wrong with it."""
     try:
         return Settings.model_validate(config)
     except ValidationError as error:
@@ -369,6 +370,6 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def backbone_folder(name: str, backbone: Backbone) -> Path:
-    """Where a backbone's weights stand: two studies share them exactly when they ask for the same."""
+    """Where a backbone's weights stand: studies that ask for the same share them."""
     asked = backbone.model_dump(mode="json", exclude={"poolings"})
     return Path("resources/backbones") / f"{name}-{digest(asked, length=8)}"

@@ -4,8 +4,12 @@ Inner tables are Parquet with a fixed Arrow schema. The user's tables are read h
 every complaint names the file, the line, what was found and what to write instead.
 """
 
-import csv
+import codecs
+import hashlib
 import io
+import unicodedata
+import zipfile
+from collections.abc import Iterable, Set
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +32,9 @@ ROLLUPS = {
     "context": ["tack", "human", "object", "background"],
 }
 REGIONS = [region for regions in ROLLUPS.values() for region in regions] + ["head"]
+
+MISSING = {"", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"}  # as R, pandas and Excel write it
+HIDDEN = {"0", "0.0", "false", "no", "non", "faux"}  # answers in the column `visible`
 
 _TEXT, _INT, _REAL = pa.string(), pa.int32(), pa.float64()
 
@@ -58,13 +65,46 @@ IMAGES = _schema(
 )
 SHARD = _schema(image_id=_TEXT, view=_TEXT, path=_TEXT, x0=_INT, y0=_INT, x1=_INT, y1=_INT)
 QUARANTINE = ["line", "image", "horse", "view", "reason", "remedy"]
-NEAR_DUPLICATES = _schema(image_a=_TEXT, image_b=_TEXT, horse_a=_TEXT, horse_b=_TEXT, bits=_INT)
+GIVEN_REGIONS = _schema(
+    line=_INT,  # of the user's file
+    image=_TEXT,
+    horse=_TEXT,
+    region=_TEXT,
+    kind=_TEXT,  # box, points or mask
+    x0=_REAL,
+    y0=_REAL,
+    x1=_REAL,
+    y1=_REAL,
+    points=_TEXT,
+    mask=_TEXT,
+    visible=pa.bool_(),
+)  # the user's regions, checked; empty where there are none
+NEAR_DUPLICATES = _schema(  # of two horses; image_a and image_b are photo_ids
+    image_a=_TEXT, image_b=_TEXT, horse_a=_TEXT, horse_b=_TEXT, bits=_INT
+)  # fmt: skip
 SPLITS = _schema(
     fold=_TEXT,  # "0", "1", …, or "final": every horse trains
     horse=_TEXT,
     role=_TEXT,  # train or test
     inner_fold=_INT,  # -1 for test horses
 )
+TRIALS = _schema(
+    trial=_INT,
+    views=_TEXT,  # joined by +
+    backbone=_TEXT,
+    pooling=_TEXT,
+    head=_TEXT,
+    hidden_units=_INT,  # null where the head is linear
+    weight_by=_TEXT,  # joined by +
+    learning_rate=_REAL,
+    weight_decay=_REAL,
+    dropout=_REAL,
+    label_smoothing=_REAL,
+    seed=_INT,
+    score=_REAL,  # mean over inner folds
+    cost_s=_REAL,  # of the whole trial
+    host=_TEXT,
+)  # and score_{inner fold}
 PREDICTIONS = _schema(
     image_id=_TEXT, photo_id=_TEXT, path=_TEXT, horse=_TEXT, session=_TEXT, fold=_TEXT,
     truth=_TEXT, predicted=_TEXT,
@@ -89,6 +129,12 @@ REGION_SCORES = _schema(
 )
 
 
+def image_id(sha256: str, box: Iterable[int], view: str) -> str:
+    """Name an image: 32 hexadecimal characters over its file's sha256, its box and its view."""
+    named = " ".join([sha256, *(str(int(edge)) for edge in box), view])
+    return hashlib.sha256(named.encode()).hexdigest()[:32]
+
+
 def write(frame: pd.DataFrame, path: str | Path, schema: pa.Schema, *extra: str) -> None:
     """Write the schema's columns (and ``extra`` float columns) as Parquet, whole."""
     fields = [*schema, *(pa.field(name, _REAL) for name in extra)]
@@ -102,37 +148,38 @@ def read(path: str | Path, columns: list[str] | None = None) -> pd.DataFrame:
     return pq.read_table(path, columns=columns).to_pandas()
 
 
+def concatenated(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """Read inner tables of one schema, one below the other; empty ones decide about no type."""
+    parts = [read(path) for path in paths]
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+
 def read_annotations(path: str | Path, classes: list[str], columns: dict[str, str]) -> pd.DataFrame:
     """Read the user's annotations and check them.
 
     Returns
     -------
     One row per image and rater: ``line`` (of the file, the header is line 1), image, label, horse,
-    and session, rater, confidence, fold, x0..y1 (float, NaN where there is no box), null where not
-    given; other columns follow unchanged.
+    and session, video, rater, confidence, fold, x0..y1 (float, NaN where there is no box), null
+    where not given; other columns follow unchanged.
     """
     frame = _read_any(Path(path), columns)
     _require(frame, path, ["image", "label", "horse"])
     for name in ("image", "label", "horse", "session", "video", "rater", "fold"):
-        frame[name] = _text(frame[name]) if name in frame else None
+        # The classes are the user's, and one may well be called None or NA.
+        frame[name] = _text(frame, name, missing={""} if name == "label" else MISSING)
     for name in ("image", "horse"):
-        _refuse(path, frame, frame[name].isna(), name, f"empty; every row needs {name}")
+        _refuse(path, frame, frame[name].isna(), [name], f"every row needs {name}")
     unknown = ~frame["label"].isin(classes)
-    _refuse(path, frame, unknown, "label", f"write one of {', '.join(classes)}, or add it to "
-            "data.classes")  # fmt: skip
+    remedy = f"write one of {', '.join(classes)}, or add it to data.classes"
+    _refuse(path, frame, unknown, ["label"], remedy)
     for name in ("confidence", *BOX):
-        frame[name] = _numbers(path, frame, name) if name in frame else np.nan
+        frame[name] = _numbers(path, frame, name)
     partial = frame[BOX].isna().any(axis=1) & frame[BOX].notna().any(axis=1)
-    _refuse(path, frame, partial, "x0", "a box has x0, y0, x1 and y1, or none of them")
+    _refuse(path, frame, partial, BOX, "a box has x0, y0, x1 and y1, or none of them")
     empty = (frame["x1"] <= frame["x0"]) | (frame["y1"] <= frame["y0"])
-    _refuse(path, frame, empty, "x0", "empty box; x1 is right of x0 and y1 below y0")
-    horses = frame.groupby("label")["horse"].nunique()
-    for label in classes:
-        if (found := int(horses.get(label, 0))) < 2:
-            raise UserError(
-                f"{path}: class {label!r} is shown by {found} horse{'s' * (found != 1)}; a class "
-                "needs at least 2, so that one can be judged by what was learnt from another"
-            )
+    _refuse(path, frame, empty, BOX, "x1 is right of x0 and y1 below y0, in pixels")
+    _check_horses(path, frame, classes)
     return frame
 
 
@@ -145,85 +192,159 @@ def read_regions(path: str | Path, columns: dict[str, str]) -> pd.DataFrame:
     frame = _read_any(Path(path), columns)
     _require(frame, path, ["image", "horse", "region", "kind"])
     for name in ("image", "horse", "region", "kind", "points", "mask"):
-        frame[name] = _text(frame[name]) if name in frame else None
-    _refuse(path, frame, ~frame["region"].isin(REGIONS), "region",
-            f"write one of {', '.join(REGIONS)}")  # fmt: skip
-    _refuse(path, frame, ~frame["kind"].isin(["box", "points", "mask"]), "kind",
-            "write box, points or mask")  # fmt: skip
+        frame[name] = _text(frame, name)
+    for name in ("image", "horse"):
+        _refuse(path, frame, frame[name].isna(), [name], f"every row needs {name}")
+    for name, known in (("region", REGIONS), ("kind", ["box", "points", "mask"])):
+        _refuse(path, frame, ~frame[name].isin(known), [name], f"write one of {', '.join(known)}")
     for name in BOX:
-        frame[name] = _numbers(path, frame, name) if name in frame else np.nan
-    shown = frame["visible"] if "visible" in frame else pd.Series(True, frame.index)
-    answers = shown.map(lambda v: str(v).strip().lower())
-    frame["visible"] = ~answers.isin(["0", "0.0", "false", "no", "non", "faux"])
-    boxless = frame["visible"] & (frame["kind"] == "box") & frame[BOX].isna().any(axis=1)
-    _refuse(path, frame, boxless, "x0", "a visible box has x0, y0, x1 and y1")
+        frame[name] = _numbers(path, frame, name)
+    frame["visible"] = ~_text(frame, "visible").str.lower().isin(HIDDEN)
+    shown = frame["visible"]
+    boxless = shown & (frame["kind"] == "box") & frame[BOX].isna().any(axis=1)
+    _refuse(path, frame, boxless, BOX, "a visible box has x0, y0, x1 and y1")
+    empty = (frame["x1"] <= frame["x0"]) | (frame["y1"] <= frame["y0"])
+    _refuse(path, frame, shown & empty, BOX, "x1 is right of x0 and y1 below y0, in pixels")
+    unmasked = shown & (frame["kind"] == "mask") & frame["mask"].isna()
+    _refuse(path, frame, unmasked, ["mask"], "a visible mask names its image file")
+    dotted = frame[shown & (frame["kind"] == "points")]
+    for text, line in zip(dotted["points"], dotted["line"], strict=True):
+        read_points(text, line, path)
     return frame
 
 
+def read_points(text: str | None, line: int, path: str | Path = "data.regions") -> np.ndarray:
+    """Points (n, 2) in pixels from ``x y x y …`` (spaces, commas or semicolons between)."""
+    try:
+        values = np.array(str(text).replace(",", " ").replace(";", " ").split(), float)
+    except ValueError:
+        values = np.empty(0)
+    if len(values) < 2 or len(values) % 2 or not np.isfinite(values).all():
+        found = "empty" if pd.isna(text) else repr(text)
+        raise UserError(f"{path}, line {line}: points is {found}; write pairs of numbers, x y x y")
+    return values.reshape(-1, 2)
+
+
+def _check_horses(path: str | Path, frame: pd.DataFrame, classes: list[str]) -> None:
+    """Refuse names that may be one horse written twice, and classes that too few horses show."""
+    names = pd.Series(frame["horse"].unique())
+    plain = names.map(lambda name: unicodedata.normalize("NFC", name).casefold())
+    for _, alike in names.groupby(plain[plain.duplicated(keep=False)]):
+        one, other = sorted(alike)[:2]
+        line = frame.loc[frame["horse"] == other, "line"].iloc[0]
+        raise UserError(
+            f"{path}, line {line}: horse is {other!r}, elsewhere {one!r}; write one name for one "
+            "horse, and names that differ in more than case or accents for two"
+        )
+    horses = frame.groupby("label")["horse"].nunique()
+    for label in classes:
+        if (found := int(horses.get(label, 0))) < 3:
+            raise UserError(
+                f"{path}: class {label!r} is shown by {found} horse{'s' * (found != 1)}; a class "
+                "needs at least 3: one to learn from, one to choose by, one to judge by"
+            )
+
+
 def _read_any(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+    """Read a table, its cells as text, with its line numbers and Equimood's column names."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; write the path of your table in the section data")
     try:
         if path.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(path)
+            frame = pd.read_parquet(path).reset_index(drop=True)
         elif path.suffix.lower() in (".xlsx", ".xlsm"):
-            frame = pd.read_excel(path)
+            frame = pd.read_excel(path, dtype=str, keep_default_na=False)
         else:
             frame = _read_delimited(path)
-    except (ValueError, OSError, pa.ArrowException) as error:
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile, pa.ArrowException) as error:
         raise UserError(f"{path}: not a readable table: {error}") from None
-    frame = frame.rename(columns=lambda name: str(name).strip())
-    frame = frame.rename(columns={yours: ours for ours, yours in columns.items()})
+    frame.columns = frame.columns.map(lambda name: str(name).strip())
+    lines = np.arange(2, len(frame) + 2)
+    for name in frame.columns[frame.dtypes == "str"]:  # a quoted cell may hold line breaks
+        breaks = frame[name].str.count("\n").fillna(0).to_numpy(int)
+        lines[1:] += breaks.cumsum()[:-1]
+    for ours, yours in columns.items():
+        if yours not in frame:
+            raise UserError(
+                f"data.columns: {ours} is {yours!r}, which {path} does not have; found "
+                f"{', '.join(frame.columns)}"
+            )
+    written = (frame != "").any(axis=1)
+    frame = frame.assign(**{ours: frame[yours] for ours, yours in columns.items()}, line=lines)
+    frame = frame[written].reset_index(drop=True)
     if frame.empty:
         raise UserError(f"{path}: the table has no rows")
-    frame.insert(0, "line", np.arange(2, len(frame) + 2))
     return frame
 
 
 def _read_delimited(path: Path) -> pd.DataFrame:
     content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("cp1252")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = content.decode("utf-16")
+    else:
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = content.decode("cp1252")
     header = text.split("\n", 1)[0]
     separator = max(",;\t", key=header.count)
-    decimal = "," if separator == ";" else "."
-    try:
-        return pd.read_csv(io.StringIO(text), sep=separator, decimal=decimal)
-    except csv.Error as error:
-        raise ValueError(error) from None
+    # Cells stay text: a horse may be called 007.
+    frame = pd.read_csv(
+        io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False
+    )
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise ValueError("rows have more cells than the header has names")
+    if separator != ",":  # 12,5 is a number where commas do not part the cells
+        for name in frame:
+            if frame[name].str.contains(",", regex=False).any():
+                frame[name] = frame[name].str.replace(
+                    r"^\s*(-?\d+),(\d+)\s*$", r"\1.\2", regex=True
+                )
+    return frame
 
 
 def _require(frame: pd.DataFrame, path: str | Path, names: list[str]) -> None:
     missing = [name for name in names if name not in frame]
     if missing:
         raise UserError(
-            f"{path}: no column {', '.join(missing)}; found {', '.join(frame.columns[1:])}. Rename "
-            f"it, or say which it is in data.columns, as `{missing[0]}: your_name`"
+            f"{path}: no column {', '.join(missing)}; found "
+            f"{', '.join(frame.columns.drop('line'))}. Rename it, or say which it is in "
+            f"data.columns, as `{missing[0]}: your_name`"
         )
 
 
-def _text(column: pd.Series) -> pd.Series:
-    """Strip; whole numbers read as floats lose their ``.0``; empty becomes None."""
+def _text(frame: pd.DataFrame, name: str, missing: Set[str] = MISSING) -> pd.Series:
+    """Strip a column; whole numbers read as floats lose their ``.0``; missing becomes null."""
+    if name not in frame:
+        return pd.Series(None, index=frame.index, dtype="str")
+    column = frame[name]
     if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
         column = column.astype("Int64")
-    stripped = column.astype("string").str.strip().astype(object)
-    return stripped.where(stripped.notna() & (stripped != ""), None)
+    text = column.astype("string").str.strip().astype("str")
+    return text.mask(text.isin(missing))
 
 
 def _numbers(path: str | Path, frame: pd.DataFrame, name: str) -> pd.Series:
-    numbers = pd.to_numeric(frame[name], errors="coerce").astype(float)
-    wrong = numbers.isna() & frame[name].notna() | ~np.isfinite(numbers.fillna(0))
-    _refuse(path, frame, wrong, name, "write a number, with a point")
+    """Float column, NaN where missing."""
+    if name not in frame:
+        return pd.Series(np.nan, index=frame.index)
+    text = _text(frame, name)
+    numbers = pd.to_numeric(text, errors="coerce").astype(float)
+    wrong = text.notna() & ~np.isfinite(numbers)
+    _refuse(path, frame, wrong, [name], "write a number, with a point")
     return numbers
 
 
 def _refuse(
-    path: str | Path, frame: pd.DataFrame, wrong: pd.Series, name: str, remedy: str
+    path: str | Path, frame: pd.DataFrame, wrong: pd.Series, names: list[str], remedy: str
 ) -> None:
     if not wrong.any():
         return
     first = frame[wrong].iloc[0]
+    cells = ["empty" if pd.isna(first[name]) else str(first[name]) for name in names]
+    found = repr(cells[0]) if cells != ["empty"] and len(cells) == 1 else ", ".join(cells)
     more = f" (and {int(wrong.sum()) - 1} more rows)" if wrong.sum() > 1 else ""
-    raise UserError(f"{path}, line {first['line']}{more}: {name} is {first[name]!r}; {remedy}")
+    verb = "is" if len(names) == 1 else "are"
+    raise UserError(
+        f"{path}, line {first['line']}{more}: {', '.join(names)} {verb} {found}; {remedy}"
+    )

@@ -1,0 +1,107 @@
+"""Equimood: from annotated photographs of horses to an emotion model that shows its reasons."""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+# `--configfile` is merged key by key over a configfile statement, so that a study would keep
+# the demo's backbones: the demo's settings are read only where no others are given.
+if not workflow.configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/demo.smk"
+include: "workflow/rules/ingest.smk"
+include: "workflow/rules/split.smk"
+include: "workflow/rules/embed.smk"
+include: "workflow/rules/search.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/explain.smk"
+include: "workflow/rules/report.smk"
+include: "workflow/rules/predict.smk"
+
+
+report: "workflow/report/study.rst"
+
+
+localrules:
+    all,
+    split,
+    embed,
+    search,
+    train,
+    evaluate,
+    explain,
+    report,
+    predict,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.write_report.output,
+        rules.train_fold.output.card.format(fold="final"),
+
+
+# The stages, by name: `snakemake --profile profiles/local explain`.
+
+
+rule split:
+    input:
+        rules.split_horses.output,
+
+
+rule embed:
+    input:
+        FEATURES,
+
+
+rule search:
+    input:
+        expand(rules.search_fold.output, fold=FOLDS),
+
+
+rule train:
+    input:
+        expand(rules.train_fold.output, fold=FOLDS),
+
+
+rule evaluate:
+    input:
+        rules.evaluate_folds.output,
+
+
+rule explain:
+    input:
+        rules.summarise.output,
+
+
+rule report:
+    input:
+        rules.write_report.output,
+
+
+rule predict:
+    input:
+        rules.predict_images.output,
+
+
+onstart:
+    print(f"Study {settings.study}: results in {RESULTS}/, logs in {RESULTS}/logs/")
+
+
+onsuccess:
+    print(
+        f"Study {settings.study} is complete: open {RESULTS}/report.zip, {RESULTS}/evaluation/"
+    )
+
+
+onerror:
+    print(
+        f"Something failed: the last lines are above, whole logs in {RESULTS}/logs/."
+    )
+    print("Mend it and give the same command again: finished work is kept.")

@@ -1,0 +1,402 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from captum.attr import IntegratedGradients
+from equimood import attribution, backbones, images, regions, settings, tables
+from PIL import Image
+from torch import nn
+
+SIDE = 24
+CLASSES = ["neutral", "alarmed", "annoyed"]
+CPU = torch.device("cpu")
+
+
+class TinyModel(nn.Module):
+    """What attribution asks of an EmotionModel, on a small real backbone of timm."""
+
+    classes, pooling = CLASSES, "avg"
+
+    def __init__(self, backbone, seed, views=("whole",)):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.backbone, self.views = backbone, tuple(views)
+        self.head = nn.Linear(backbone.n_features["avg"] * len(views), len(CLASSES))
+        nn.init.normal_(self.head.weight)
+
+    def forward(self, *views):
+        return self.head(torch.cat([self.backbone(v, ["avg"])["avg"] for v in views], 1))
+
+
+class Quadratic(nn.Module):
+    """Logit 0 is the sum of the squared pixels of a weighted view: its integral is known."""
+
+    def forward(self, *views):
+        squared = sum((1 + i) * (view**2).sum((1, 2, 3)) for i, view in enumerate(views))
+        return torch.stack([squared, -squared], 1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backbone")
+    spec = settings.Backbone(architecture="test_resnet", weights="random", input_px=SIDE)
+    backbones.fetch("tiny", spec, folder, 1, folder)
+    return backbones.load(folder, CPU)
+
+
+def explain(**changes):
+    return settings.Explain(**{"n_steps": 8, "map_px": 8, "batch_size": 3} | changes)
+
+
+def hex_id(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Nine photographs of three horses, each horse held out by its own fold; two views."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    catalogue, predictions, region_rows = [], [], []
+    rng = np.random.default_rng(1)
+    for i in range(9):
+        path, horse = f"p{i}.jpg", f"horse{i % 3}"
+        pixels = rng.integers(0, 255, (8, 10, 3), np.uint8).repeat(6, 0).repeat(6, 1)
+        Image.fromarray(pixels).save(tmp_path / "images" / path)
+        for view, box in (("whole", (0, 0, 60, 48)), ("head", (6, 0, 36, 30))):
+            catalogue.append(
+                {"image_id": hex_id(path + view), "photo_id": hex_id(path), "view": view,
+                 "path": path, "label": CLASSES[i // 3], "horse": horse}
+                | dict(zip(tables.BOX, box, strict=True))
+            )  # fmt: skip
+        predictions.append(
+            {"photo_id": hex_id(path), "path": path, "horse": horse, "fold": str(i % 3),
+             "truth": CLASSES[i // 3], "predicted": CLASSES[i % 2]}
+        )  # fmt: skip
+        for name, box in (("eye_left", (12, 6, 20, 14)), ("ear_left", (20, 0, 30, 8))):
+            region_rows.append(
+                {"line": 2, "image": path, "horse": horse, "region": name, "kind": "box",
+                 "points": None, "mask": None, "visible": name != "ear_left" or i != 0}
+                | dict(zip(tables.BOX, map(float, box), strict=True))
+            )  # fmt: skip
+    return pd.DataFrame(catalogue), pd.DataFrame(predictions), pd.DataFrame(region_rows)
+
+
+def run(study, load_model, tag="", settings_=None, seed=1, **options):
+    catalogue, predictions, region_table = study
+    chosen = settings_ or explain(control_images=0)
+    rows = attribution.plan(catalogue, predictions, chosen, seed)
+    new = attribution.explain_shard(
+        rows, load_model, region_table, chosen, "images", f"{tag}maps.safetensors",
+        f"{tag}scores.parquet", "record", device=CPU, seed=seed, **options,
+    )  # fmt: skip
+    maps = attribution.read_maps(f"{tag}maps.safetensors")
+    return new, maps, tables.read(f"{tag}scores.parquet")
+
+
+# ------------------------------------------------------------------------------- one batch
+
+
+def test_maps_are_those_of_captum_image_by_image(backbone):
+    model = TinyModel(backbone, 1).eval().requires_grad_(False)
+    pixels = torch.rand(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    target, chosen = torch.tensor([0, 1, 2, 1]), explain(n_steps=12, batch_size=5)
+    found = attribution.integrate(model, [pixels], target, chosen)
+    for i in range(4):
+        start = attribution.blur(pixels[i : i + 1], 0.1 * SIDE)
+        alone = IntegratedGradients(model).attribute(
+            pixels[i : i + 1], start, target=int(target[i]), n_steps=12
+        )
+        assert torch.allclose(found.maps[0][i], alone.sum(1)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("quadrature", ["gausslegendre", "riemann_middle"])
+def test_the_integral_of_a_known_function_is_exact_for_every_view(quadrature):
+    """The gradient of x² integrates to x² - b², pixel by pixel."""
+    pixels = [torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in (1, 2)]
+    chosen, target = explain(quadrature=quadrature, n_steps=4), torch.tensor([0, 1])
+    found = attribution.integrate(Quadratic(), pixels, target, chosen)
+    for view, map_ in enumerate(found.maps):
+        start = attribution.baseline(pixels[view], chosen)
+        exact = (1 + view) * (pixels[view] ** 2 - start**2).sum(1)
+        assert torch.allclose(map_[0], exact[0], atol=1e-4)
+        assert torch.allclose(map_[1], -exact[1], atol=1e-4)
+    assert (found.gap < 1e-4).all()
+
+
+def test_the_completeness_gap_closes_with_the_number_of_steps(backbone):
+    model = TinyModel(backbone, 3).eval().requires_grad_(False)
+    pixels = torch.rand(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    target = torch.zeros(6, dtype=torch.long)
+    gaps = [
+        attribution.integrate(model, [pixels], target, explain(n_steps=n)).gap.median()
+        for n in (4, 64)
+    ]
+    assert gaps[1] < 0.3 * gaps[0]
+    assert gaps[1] < 0.02
+
+
+def test_a_gap_is_taken_relative_to_a_tenth_of_a_logit_at_least():
+    still = torch.full((1, 3, 16, 16), 0.5)
+    found = attribution.integrate(Quadratic(), [still], torch.tensor([0]), explain())
+    assert found.change.abs() < 1e-3
+    assert found.gap == pytest.approx(0, abs=1e-2)
+
+
+def test_a_blurred_start_keeps_the_mean_and_is_never_black():
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    start = attribution.baseline(pixels, explain(blur=0.2))
+    assert start.mean((2, 3)) == pytest.approx(pixels.mean((2, 3)), abs=0.02)
+    assert start.min() > 0.3
+    assert start.std() < 0.1 * pixels.std()
+    edge = torch.zeros(1, 1, 33, 33)
+    edge[..., 17:] = 1
+    profile = attribution.blur(edge, 3.0)[0, 0, 16]
+    expected = torch.special.ndtr((torch.arange(33) + 0.0 - 16.5) / 3.0)
+    assert torch.allclose(profile[6:27], expected[6:27], atol=0.01)
+    assert torch.allclose(attribution.blur(edge.mT, 3.0)[0, 0, :, 16], profile, atol=1e-6)
+
+
+def test_the_mean_colour_is_a_start_and_must_be_given():
+    pixels = torch.rand(2, 3, 16, 16)
+    chosen = explain(baseline="mean")
+    start = attribution.baseline(pixels, chosen, np.array([0.2, 0.4, 0.6]))
+    assert torch.allclose(start[:, :, 5, 7], torch.tensor([0.2, 0.4, 0.6]))
+    with pytest.raises(ValueError, match="mean colour"):
+        attribution.baseline(pixels, chosen)
+
+
+@pytest.mark.parametrize("side", [5, 8, 16, 30])
+def test_stored_cells_sum_to_the_attribution_whatever_their_size(side):
+    maps = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(1))
+    cells = attribution.shrink(maps, side)
+    assert cells.shape == (3, side, side)
+    assert torch.allclose(cells.sum((1, 2)), maps.sum((1, 2)), atol=1e-4)
+    one = torch.zeros(1, 16, 16)
+    one[0, 4, 8] = 1
+    cells, centres = attribution.shrink(one, side)[0], torch.arange(side) + 0.5
+    assert cells.sum(1) @ centres == pytest.approx(4.5 * side / 16, abs=0.5)
+    assert cells.sum(0) @ centres == pytest.approx(8.5 * side / 16, abs=0.5)
+
+
+def test_random_weights_are_the_same_for_a_seed_and_leave_the_model_as_it_was(backbone):
+    model = TinyModel(backbone, 1).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    pixels = torch.rand(2, 3, SIDE, SIDE)
+    first, second, other = (
+        attribution.randomised(model, seed).eval()(pixels) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, second)
+    assert not torch.allclose(first, other, rtol=0.01)
+    random = attribution.randomised(model, 1)
+    assert not torch.allclose(random.head.weight, model.head.weight, atol=0.1)
+    assert random.head.weight.std().item() == pytest.approx(model.head.weight.std().item(), rel=0.2)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_fingerprint_changes_with_the_head_and_with_the_views(backbone):
+    model = TinyModel(backbone, 1)
+    assert attribution.fingerprint(model) == attribution.fingerprint(TinyModel(backbone, 1))
+    assert attribution.fingerprint(model) != attribution.fingerprint(TinyModel(backbone, 2))
+    with torch.no_grad():
+        model.head.bias[0] += 1e-6
+    assert attribution.fingerprint(model) != attribution.fingerprint(TinyModel(backbone, 1))
+
+
+# -------------------------------------------------------------------------- what is explained
+
+
+def photos(n, share=0.2):
+    truth = np.where(np.arange(n) < share * n, "alarmed", "neutral")
+    return pd.DataFrame({"photo_id": [hex_id(str(i)) for i in range(n)], "truth": truth})
+
+
+def test_images_are_drawn_evenly_over_classes_and_a_small_class_leaves_its_places():
+    many = photos(100)
+    chosen = many[many["photo_id"].isin(attribution.choose(many, 20, 1))]
+    assert chosen["truth"].value_counts().to_dict() == {"alarmed": 10, "neutral": 10}
+    chosen = many[many["photo_id"].isin(attribution.choose(many, 60, 1))]
+    assert chosen["truth"].value_counts().to_dict() == {"alarmed": 20, "neutral": 40}
+    assert len(attribution.choose(many, None, 1)) == 100
+    assert attribution.choose(many, 20, 1) != attribution.choose(many, 20, 2)
+
+
+def test_added_images_change_the_choice_by_no_more_than_themselves():
+    many = photos(200)
+    before = attribution.choose(many.iloc[:190], 40, 1)
+    after = attribution.choose(many.sample(frac=1, random_state=1), 40, 1)
+    added = set(many["photo_id"].iloc[190:])
+    assert len(before - after) == len(after & added)
+    assert after - before <= added
+
+
+def test_shards_share_the_photographs_out_whole(study):
+    catalogue, predictions, _ = study
+    parts = [attribution.plan(catalogue, predictions, explain(), 1, i, 3) for i in range(3)]
+    whole = attribution.plan(catalogue, predictions, explain(), 1)
+    assert sorted(pd.concat(parts)["image_id"]) == sorted(whole["image_id"])
+    assert [part["photo_id"].value_counts().eq(2).all() for part in parts] == [True] * 3
+    assert sum(part["photo_id"].nunique() for part in parts) == 9
+
+
+def test_the_target_is_the_predicted_or_the_true_class(study):
+    catalogue, predictions, _ = study
+    for target in ("predicted", "true"):
+        rows = attribution.plan(catalogue, predictions, explain(target=target), 1)
+        column = {"predicted": "predicted", "true": "truth"}[target]
+        asked = predictions.set_index("photo_id")[column]
+        assert (rows["target"] == rows["photo_id"].map(asked)).all()
+
+
+# -------------------------------------------------------------------------------- a shard
+
+
+def test_an_image_is_explained_only_by_the_model_that_never_saw_its_horse(study, backbone):
+    models = {fold: TinyModel(backbone, seed) for seed, fold in enumerate("012")}
+    loaded = []
+
+    def load_model(fold):
+        loaded.append(fold)
+        return models[fold]
+
+    _, maps, scores = run(study, load_model)
+    assert loaded == ["0", "1", "2"]
+    held_out = study[1].set_index("photo_id")["fold"]
+    assert (scores["fold"] == scores["photo_id"].map(held_out)).all()
+    rows = attribution.plan(study[0], study[1], explain(control_images=0), 1).set_index("image_id")
+    for fold, model in models.items():
+        _, own, _ = run(study, lambda _, model=model: model, tag=fold)
+        same = np.array(
+            [np.array_equal(a, b) for a, b in zip(own.values, maps.values, strict=True)]
+        )
+        expected = (rows.loc[maps.image_ids, "fold"] == fold).to_numpy()
+        assert np.array_equal(same, expected)
+
+
+def test_maps_and_scores_are_those_of_the_image_computed_alone(study, backbone):
+    model = TinyModel(backbone, 1, views=("head", "whole"))
+    chosen = explain(control_images=0, map_px=None)
+    _, maps, scores = run(study, lambda fold: model, settings_=chosen)
+    catalogue, predictions, region_table = study
+    assert maps.values.shape == (18, SIDE, SIDE)
+    assert maps.image_ids == sorted(catalogue["image_id"])
+    photo = predictions.iloc[4]
+    rows = catalogue[catalogue["photo_id"] == photo.photo_id].set_index("view")
+    fitted = {
+        view: images.fit(images.read(Path("images") / photo.path),
+                         tuple(rows.loc[view, tables.BOX]), SIDE, "squash", backbone.interpolation)
+        for view in model.views
+    }  # fmt: skip
+    pixels = [fitted[view][0][None].float() / 255 for view in model.views]
+    target = torch.tensor([CLASSES.index(photo.predicted)])
+    alone = attribution.integrate(model.eval(), pixels, target, chosen)
+    for view, map_ in zip(model.views, alone.maps, strict=True):
+        image_id = rows.loc[view, "image_id"]
+        at = maps.image_ids.index(image_id)
+        assert np.allclose(maps.values[at], map_[0], atol=2e-3 * map_.abs().max())
+        assert maps.target[at] == photo.predicted
+        assert maps.gap[at] == pytest.approx(alone.gap.item(), abs=1e-4)
+        own = region_table[region_table["image"] == photo.path]
+        masks = regions.rasterise(own, fitted[view][1], SIDE, (48, 60), "images")
+        expected = (masks["eye_left"] * map_[0].clamp(min=0).numpy()).sum()
+        found = scores[(scores["image_id"] == image_id) & (scores["region"] == "eye_left")].iloc[0]
+        assert found.positive == pytest.approx(expected, rel=1e-4)
+        assert found.share == pytest.approx(expected / map_.clamp(min=0).sum().item(), rel=1e-4)
+        assert found.enrichment == pytest.approx(found.share / found.area)
+
+
+def test_scores_name_every_region_and_leave_hidden_ones_missing(study, backbone):
+    _, _, scores = run(study, lambda fold: TinyModel(backbone, 1))
+    assert scores.columns.tolist() == tables.REGION_SCORES.names
+    assert set(scores["region"]) == {
+        "eye_left", "ear_left", "background", "ears", "eyes", "context",
+    }  # fmt: skip
+    hidden = scores[(scores["photo_id"] == hex_id("p0.jpg")) & (scores["region"] == "ear_left")]
+    assert not hidden["visible"].any()
+    assert hidden["enrichment"].isna().all()
+    assert len(scores) == 9 * 6
+
+
+def test_a_killed_job_goes_on_where_it_was_and_ends_with_the_same_bytes(study, backbone):
+    model = TinyModel(backbone, 1)
+    chosen = explain(control_images=4, batch_size=2)
+
+    def killed(done, total):
+        assert total == 13
+        if done >= 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study, lambda fold: model, "a", chosen, progress=killed)
+    assert not Path("amaps.safetensors").exists()
+    new, _, _ = run(study, lambda fold: model, "a", chosen)
+    assert 0 < new < 13
+    again, _, _ = run(study, lambda fold: model, "b", chosen)
+    assert again == 0
+    Path("state").rename("old_state")
+    fresh, _, _ = run(study, lambda fold: model, "c", chosen)
+    assert fresh == 13
+    for name in ("maps.safetensors", "scores.parquet"):
+        contents = {Path(tag + name).read_bytes() for tag in "abc"}
+        assert len(contents) == 1
+
+
+def test_only_what_changed_is_explained_again(study, backbone):
+    catalogue, predictions, region_table = study
+    model, chosen = TinyModel(backbone, 1), explain(control_images=0)
+    assert run(study, lambda fold: model)[0] == 9
+    assert (
+        run(study, lambda fold: model, settings_=chosen.model_copy(update={"batch_size": 2}))[0]
+        == 0
+    )
+    assert run((catalogue, predictions, region_table.iloc[2:]), lambda fold: model)[0] == 1
+    predictions.loc[0, "predicted"] = "annoyed"
+    assert run((catalogue, predictions, region_table), lambda fold: model)[0] == 1
+    assert run(study, lambda fold: TinyModel(backbone, 2))[0] == 9
+    assert run(study, lambda fold: model, settings_=explain(control_images=0, n_steps=9))[0] == 9
+
+
+def test_the_control_explains_a_drawn_few_again_with_random_weights(study, backbone):
+    model = TinyModel(backbone, 1)
+    _, maps, scores = run(study, lambda fold: model, settings_=explain(control_images=3))
+    assert len(maps.image_ids) == 9
+    control = scores[scores["model"] == "random"]
+    assert control["photo_id"].nunique() == 3
+    assert set(control["truth"]) == set(CLASSES)
+    trained = scores[scores["model"] == "trained"].set_index(["image_id", "region"])["share"]
+    both = control.set_index(["image_id", "region"])["share"].dropna()
+    assert len(both) >= 12
+    assert not np.allclose(both, trained.loc[both.index], rtol=0.01)
+
+
+def test_an_empty_shard_gives_empty_files(study, backbone):
+    catalogue, predictions, region_table = study
+    new, maps, scores = run((catalogue, predictions[:0], region_table), None)
+    assert (new, len(maps.image_ids), len(scores)) == (0, 0, 0)
+
+
+def test_without_a_region_table_there_are_maps_and_no_scores(study, backbone):
+    catalogue, predictions, _ = study
+    new, maps, scores = run((catalogue, predictions, None), lambda fold: TinyModel(backbone, 1))
+    assert (new, len(maps.image_ids), len(scores)) == (9, 9, 0)
+
+
+def test_some_maps_are_read_alone(study, backbone):
+    _, maps, _ = run(study, lambda fold: TinyModel(backbone, 1))
+    some = attribution.read_maps("maps.safetensors", maps.image_ids[3:5])
+    assert some.image_ids == maps.image_ids[3:5]
+    assert np.array_equal(some.values, maps.values[3:5])
+
+
+def test_the_mean_colour_is_that_of_the_pictures(study):
+    colour = attribution.mean_colour(study[0], "images", 1)
+    assert colour.shape == (3,)
+    assert colour == pytest.approx([0.5] * 3, abs=0.06)

@@ -1,0 +1,255 @@
+import time
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+from equimood import evaluation
+from equimood.files import write_json
+from equimood.tables import PREDICTIONS
+from sklearn import metrics as sk
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+CLASSES = ["calm", "cross", "alert", "50 % $_x"]
+evaluate = partial(evaluation.evaluate, n_bootstrap=400, confidence=0.95, seed=1)
+
+
+def study(n_horses=12, n_images=30, skill=2.0, spread=0.5, seed=0, classes=CLASSES):
+    """Predictions of a model whose skill differs between horses."""
+    rng = np.random.default_rng(seed)
+    horse = np.repeat(np.arange(n_horses), n_images)
+    truth = rng.integers(len(classes), size=len(horse))
+    logits = rng.normal(size=(len(horse), len(classes)))
+    own = rng.normal(skill, spread, n_horses)
+    logits[np.arange(len(horse)), truth] += own[horse]
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    frame = pd.DataFrame(dict.fromkeys(PREDICTIONS.names, ""), index=range(len(horse)))
+    frame["image_id"] = [f"{i:032x}" for i in range(len(horse))]
+    frame["horse"] = [f"horse {h}" for h in horse]
+    frame["fold"] = [str(h % 4) for h in horse]
+    frame["truth"] = np.array(classes)[truth]
+    frame["predicted"] = np.array(classes)[p.argmax(axis=1)]
+    for c, label in enumerate(classes):
+        frame[f"p_{label}"] = p[:, c]
+    return frame
+
+
+@pytest.mark.parametrize("classes", [CLASSES, CLASSES[:2]])
+def test_every_figure_is_scikit_learns(classes):
+    frame = study(classes=classes)
+    found = evaluate(frame, classes, {})
+    y, guess = frame["truth"], frame["predicted"]
+    p = frame[[f"p_{label}" for label in classes]].to_numpy()
+    order = np.argsort(classes)  # scikit-learn wants probabilities in alphabetical order
+    expected = {
+        "balanced_accuracy": sk.balanced_accuracy_score(y, guess),
+        "f1_macro": sk.f1_score(y, guess, average="macro"),
+        "accuracy": sk.accuracy_score(y, guess),
+        "matthews_corrcoef": sk.matthews_corrcoef(y, guess),
+        "log_loss": sk.log_loss(y, p[:, order], labels=np.sort(classes)),
+        "brier_score": sk.brier_score_loss(
+            y, p[:, order] if len(classes) > 2 else p[:, order[1]], **_labels(classes)
+        ),
+    }
+    assert {name: found.metrics[name]["value"] for name in expected} == pytest.approx(expected)
+    for name, score in [("recall", sk.recall_score), ("precision", sk.precision_score)]:
+        by_class = score(y, guess, labels=classes, average=None)
+        np.testing.assert_allclose(found.by_class[name], by_class)
+    np.testing.assert_allclose(
+        found.by_class["f1"], sk.f1_score(y, guess, labels=classes, average=None)
+    )
+    np.testing.assert_array_equal(found.confusion, sk.confusion_matrix(y, guess, labels=classes))
+
+
+def _labels(classes):
+    in_order = sorted(classes)
+    return {"labels": in_order} if len(classes) > 2 else {"pos_label": in_order[1]}
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes")
+def test_a_class_never_predicted_or_never_shown_counts_as_in_scikit_learn():
+    frame = study()
+    frame = frame[frame["truth"] != "alert"]
+    frame.loc[frame["predicted"] == "cross", "predicted"] = "calm"
+    found = evaluate(frame, CLASSES, {})
+    y, guess = frame["truth"], frame["predicted"]
+    assert found.metrics["balanced_accuracy"]["value"] == pytest.approx(
+        sk.balanced_accuracy_score(y, guess)
+    )
+    assert found.metrics["f1_macro"]["value"] == pytest.approx(
+        sk.f1_score(y, guess, average="macro", zero_division=0)
+    )
+    alert = found.by_class.set_index("class").loc["alert"]
+    assert alert["n_images"] == 0
+    assert np.isnan(alert["recall_low"])
+    frame = frame[frame["predicted"] != "alert"]  # neither shown nor predicted
+    y, guess = frame["truth"], frame["predicted"]
+    assert evaluate(frame, CLASSES, {}).metrics["f1_macro"]["value"] == pytest.approx(
+        sk.f1_score(y, guess, average="macro", zero_division=0)
+    )
+
+
+def test_replicates_are_metrics_of_resampled_horses():
+    frame = study(n_horses=5)
+    _, horse = np.unique(frame["horse"], return_inverse=True)
+    truth, guess = (evaluation._codes(frame[c], CLASSES) for c in ("truth", "predicted"))
+    counts = evaluation._count(horse, truth, guess, 5, 4)
+    draw = np.array([2, 0, 1, 0, 2])
+    rows = np.concatenate([np.flatnonzero(horse == h) for h in range(5) for _ in range(draw[h])])
+    by_hand = sk.f1_score(frame["truth"].iloc[rows], frame["predicted"].iloc[rows], average="macro")
+    assert evaluation._figures(np.tensordot(draw, counts, axes=1))["f1_macro"] == pytest.approx(
+        by_hand
+    )
+
+
+def test_folds_are_pooled_so_a_fold_without_a_class_changes_nothing():
+    frame = study()
+    refolded = frame.assign(fold=frame["truth"])  # each fold shows a single class
+    assert evaluate(frame, CLASSES, {}).metrics | {"n_folds": 4} == evaluate(
+        refolded, CLASSES, {}
+    ).metrics | {"n_folds": 4}
+
+
+def test_intervals_are_wider_over_horses_than_over_images():
+    frame = study(spread=2.0, n_images=100)
+    over_horses = evaluate(frame, CLASSES, {}).metrics["accuracy"]
+    images = frame.assign(horse=frame["image_id"])
+    over_images = evaluate(images, CLASSES, {}).metrics["accuracy"]
+    assert over_horses["value"] == over_images["value"]
+    assert width(over_horses) > 2 * width(over_images)
+
+
+def width(figure):
+    return figure["high"] - figure["low"]
+
+
+def test_intervals_cover_the_truth_with_twelve_horses():
+    truth = evaluate(study(n_horses=4000, n_images=20, spread=1.0), CLASSES, {}).metrics
+    covered = dict.fromkeys(["balanced_accuracy", "f1_macro", "accuracy", "log_loss"], 0)
+    n = 150
+    for seed in range(n):
+        found = evaluate(study(n_images=20, spread=1.0, seed=seed + 10), CLASSES, {}).metrics
+        for name in covered:
+            covered[name] += found[name]["low"] <= truth[name]["value"] <= found[name]["high"]
+    # 95 % nominal; binomial noise of 150 studies is 1.8 %
+    assert min(covered.values()) >= 0.90 * n
+
+
+def test_a_class_shown_by_one_horse_has_no_interval_and_is_in_every_replicate():
+    frame = study()
+    only = (frame["truth"] == "alert") & (frame["horse"] != "horse 3")
+    found = evaluate(frame[~only], CLASSES, {})
+    alert = found.by_class.set_index("class").loc["alert"]
+    assert alert["n_horses"] == 1
+    assert np.isnan([alert["recall_low"], alert["recall_high"]]).all()
+    assert found.metrics["balanced_accuracy"]["low"] > 0
+    shows = np.array([[True, False], [True, False], [True, True]])
+    draws = evaluation._resample(shows, 50, np.random.default_rng(0))
+    assert draws.shape == (50, 3)
+    assert (draws[:, 2] > 0).all()
+
+
+def test_a_baseline_is_compared_on_the_same_resamples():
+    frame = study(spread=2.0)
+    same = evaluate(frame, CLASSES, {"twin": frame["predicted"]}).metrics
+    twin = same["baselines"]["twin"]["f1_macro"]
+    assert twin["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert {key: twin[key] for key in ("value", "low", "high")} == same["f1_macro"]
+    rng = np.random.default_rng(0)
+    close = frame["predicted"].where(rng.random(len(frame)) < 0.95, "calm")
+    paired = evaluate(frame, CLASSES, {"close": close}).metrics["baselines"]["close"]["accuracy"]
+    assert paired["difference"]["low"] > 0
+    assert width(paired["difference"]) < width(paired) / 3
+
+
+def test_the_majority_baseline_is_at_chance():
+    frame = study()
+    label = evaluation.majority(frame["truth"])
+    assert (frame["truth"] == label).mean() == frame["truth"].value_counts(normalize=True).max()
+    constant = [label] * len(frame)
+    row = evaluate(frame, CLASSES, {"majority": constant}).metrics["baselines"]["majority"]
+    assert row["balanced_accuracy"]["value"] == pytest.approx(0.25)
+    assert row["matthews_corrcoef"]["value"] == 0
+    assert "log_loss" not in row
+
+
+def test_the_same_seed_gives_the_same_metrics_in_any_order_of_rows():
+    frame = study()
+    shuffled = frame.sample(frac=1, random_state=3)
+    first, second = evaluate(frame, CLASSES, {}), evaluate(shuffled, CLASSES, {})
+    for name in evaluation.METRICS:
+        assert first.metrics[name] == pytest.approx(second.metrics[name], rel=1e-12)
+    pd.testing.assert_frame_equal(first.by_horse, second.by_horse)
+    assert evaluate(frame, CLASSES, {}).metrics == first.metrics
+
+
+def test_an_unknown_label_is_refused():
+    frame = study()
+    with pytest.raises(ValueError, match="'sad' is not among"):
+        evaluate(frame, CLASSES, {"strange": ["sad"] * len(frame)})
+
+
+def test_a_hundred_thousand_predictions_take_seconds():
+    frame = study(n_horses=200, n_images=500)
+    began = time.perf_counter()
+    evaluate(frame, CLASSES, {"majority": ["calm"] * len(frame)}, n_bootstrap=2000)
+    assert time.perf_counter() - began < 5
+
+
+def test_logistic_regression_chooses_its_penalty_on_the_inner_folds():
+    rng = np.random.default_rng(0)
+    n, d = 240, 40
+    horse = np.repeat(np.arange(12), n // 12)
+    y = rng.choice(["a", "b", "c"], size=n, p=[0.7, 0.2, 0.1])
+    X = 5 + 10 * rng.normal(size=(n, d)) + 20 * rng.normal(size=(12, d))[horse]  # horses differ
+    X[:, 0] += 25 * (y == "b")
+    X[:, 1] += 25 * (y == "c")
+    X = X.astype(np.float32)
+    train, inner = horse < 9, horse % 3
+
+    def fitted(C, rows):
+        head = LogisticRegression(C=C, class_weight="balanced", max_iter=2000)
+        return make_pipeline(StandardScaler(), head).fit(X[rows], y[rows])
+
+    def score(C):
+        parts = [(train & (inner != k), train & (inner == k)) for k in range(3)]
+        scores = [
+            sk.f1_score(y[held], fitted(C, rows).predict(X[held]), average="macro")
+            for rows, held in parts
+        ]
+        return np.mean(scores)
+
+    best = max(evaluation.INVERSE_PENALTIES, key=score)
+    guess = evaluation.logistic_regression(X[train], y[train], inner[train], X[~train], 1)
+    np.testing.assert_array_equal(guess, fitted(best, train).predict(X[~train]))
+    assert (guess == y[~train]).mean() > 0.5
+
+
+def test_rare_classes_weigh_as_much_as_frequent_ones():
+    rng = np.random.default_rng(1)
+    y = (rng.random(400) < 0.05).astype(int)
+    X = rng.normal(size=(400, 3)) + 1.2 * y[:, None]
+    labels = np.array(["common", "rare"])[y]
+    guess = evaluation.logistic_regression(X, labels, np.arange(400) % 2, X, n_threads=1)
+    assert sk.balanced_accuracy_score(labels, guess) > 0.8
+
+
+def test_tables_are_written_with_all_digits_and_printed_with_escapes(tmp_path):
+    frame = study()
+    found = evaluate(frame, CLASSES, {"majority": ["calm"] * len(frame)})
+    write_json(tmp_path / "metrics.json", found.metrics)
+    evaluation.write_tables(found, tmp_path)
+    exact = pd.read_csv(tmp_path / "metrics.csv").set_index(["predictor", "metric"])
+    for name in ("value", "low", "high"):
+        assert exact.loc[("model", "f1_macro"), name] == pytest.approx(
+            found.metrics["f1_macro"][name], rel=1e-12
+        )
+    printed = (tmp_path / "classes.tex").read_text()
+    assert r"50 \% \$\_x" in printed
+    assert r"\toprule" in printed
+    assert evaluation.with_interval(0.7215, 0.65, 0.8) in "0.72 [0.65, 0.80]"
+    for name in ("metrics", "classes", "confusion", "horses"):
+        assert len(pd.read_csv(tmp_path / f"{name}.csv")) > 1
+    assert r"Macro-F1 & " in (tmp_path / "metrics.tex").read_text()

@@ -1,0 +1,215 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from equimood import images, regions, tables
+from equimood.errors import UserError
+from PIL import Image
+
+SIDE = 20
+IDENTITY = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+
+
+def region(name, box=None, *, kind="box", visible=True, points=None, mask=None):
+    corners = dict(zip(tables.BOX, box or [np.nan] * 4, strict=True))
+    return {
+        "line": 2, "image": "a.png", "horse": "Comet", "region": name, "kind": kind,
+        "points": points, "mask": mask, "visible": visible, **corners,
+    }  # fmt: skip
+
+
+def masks(*rows, affine=IDENTITY, side=SIDE, picture_px=(SIDE, SIDE), images_dir="."):
+    return regions.rasterise(pd.DataFrame(list(rows)), affine, side, picture_px, images_dir)
+
+
+def scores(*entries):
+    """(horse, target, region, enrichment[, model, correct]), an image each."""
+    rows = []
+    for i, (horse, target, name, enrichment, *rest) in enumerate(entries):
+        model, correct = rest or ("trained", True)
+        rows.append(
+            {
+                "image_id": str(i), "model": model, "view": "whole", "target": target,
+                "horse": horse, "region": name, "enrichment": enrichment, "correct": correct,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_a_box_covers_edge_pixels_by_the_share_that_lies_inside():
+    mask = masks(region("cheek", [2.25, 3, 5.5, 4.5]))["cheek"]
+    assert mask[3, 2] == pytest.approx(0.75)
+    assert mask[4, 5] == pytest.approx(0.25)
+    assert mask[3, 3] == 1
+    assert mask.sum() == pytest.approx(3.25 * 1.5)
+
+
+def test_the_mask_lies_where_fit_put_the_region_in_the_models_input():
+    """Paint the box white: the fitted picture and the mask are the same picture."""
+    picture = torch.zeros(3, 120, 200, dtype=torch.uint8)
+    picture[:, 40:72, 90:140] = 255
+    for how, crop_share in (("squash", 1.0), ("pad", 1.0), ("crop", 0.9)):
+        square, affine = images.fit(picture, (30, 10, 190, 110), 40, how, "bilinear", crop_share)
+        row = region("eye_left", [90, 40, 140, 72])
+        mask = masks(row, affine=affine, side=40, picture_px=(120, 200))["eye_left"]
+        painted = torch.from_numpy(mask)
+        seen = torch.where(square[0] == images.PAD_GREY, 0, square[0]).float() / 255
+        inside, outside = painted > 0.99, painted == 0
+        assert mask.sum() > 90
+        assert seen[inside].mean() > 0.97
+        assert seen[outside].mean() < 0.02
+
+
+def test_a_roll_up_is_the_union_of_its_visible_regions():
+    found = masks(
+        region("ear_left", [2, 2, 6, 6]),
+        region("ear_right", [4, 2, 8, 6]),
+        region("eye_left", [2, 10, 4, 12]),
+        region("eye_right", [6, 10, 8, 12], visible=False),
+    )
+    assert found["ears"].sum() == 6 * 4
+    assert np.array_equal(found["eyes"], found["eye_left"])
+    assert "eye_right" not in found
+    assert "mouth" not in found
+
+
+def test_background_is_what_no_other_region_covers_within_its_box():
+    horse, bucket = region("head", [0, 0, 10, 10]), region("object", [15, 15, 20, 20])
+    derived = masks(horse, bucket)["background"]
+    assert derived.sum() == SIDE * SIDE - 100 - 25
+    boxed = masks(horse, bucket, region("background", [0, 0, 20, 10]))["background"]
+    assert boxed.sum() == 100
+    outlined = region("background", kind="points", points="0 0 20 0 20 5 0 5")
+    assert masks(horse, bucket, outlined)["background"].sum() == pytest.approx(100, rel=0.02)
+    assert "background" not in masks(horse, region("background", visible=False))
+
+
+def test_a_region_outside_the_frame_is_not_visible():
+    found = masks(region("tail", [30, 30, 40, 40]), region("neck", [0, 0, 5, 5]))
+    assert "tail" not in found
+    assert "body" not in found
+
+
+def test_an_outline_is_filled_and_single_points_become_discs():
+    triangle = region("neck", kind="points", points="0 0 10 0 0 10")
+    assert masks(triangle)["neck"].sum() == pytest.approx(50, rel=0.03)
+    eye = masks(region("eye_left", kind="points", points="50,50"), side=100)["eye_left"]
+    assert eye.sum() == pytest.approx(np.pi * (regions.POINT_RADIUS * 100) ** 2, rel=0.05)
+    centre = [(eye.sum(axis) * (np.arange(100) + 0.5)).sum() / eye.sum() for axis in (0, 1)]
+    assert centre == pytest.approx([50, 50], abs=0.1)
+
+
+def test_a_mask_file_covers_what_its_box_would(tmp_path):
+    drawn = np.zeros((120, 200), np.uint8)
+    drawn[40:72, 90:140] = 1
+    Image.fromarray(drawn).save(tmp_path / "eye.png")
+    affine = np.array([[40 / 160, 0, -30 * 40 / 160], [0, 40 / 100, -10 * 40 / 100]])
+    given = {"affine": affine, "side": 40, "picture_px": (120, 200), "images_dir": tmp_path}
+    from_file = masks(region("eye_left", kind="mask", mask="eye.png"), **given)["eye_left"]
+    from_box = masks(region("eye_left", [90, 40, 140, 72]), **given)["eye_left"]
+    assert np.allclose(from_file, from_box, atol=1e-6)
+
+
+def test_a_mask_outside_the_image_folder_or_of_another_size_is_refused(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("L", (20, 20), 255).save(tmp_path / "secret.png")
+    Image.new("L", (10, 20), 255).save(folder / "small.png")
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    for name in ("../secret.png", "link.png", "missing.png", str(tmp_path / "secret.png"), None):
+        with pytest.raises(UserError, match="inside the image folder"):
+            masks(region("neck", kind="mask", mask=name), images_dir=folder)
+    with pytest.raises(UserError, match=r"10 x 20 pixels.* 20 x 20"):
+        masks(region("neck", kind="mask", mask="small.png"), images_dir=folder)
+
+
+def test_scores_are_sums_at_full_resolution_and_enrichment_is_share_over_area():
+    attribution = torch.full((SIDE, SIDE), -1.0)
+    attribution[0:5, 0:5] = 3
+    attribution[10:12, 10:12] = 1
+    found = masks(region("eye_left", [0, 0, 10, 5]), region("tail", [0, 0, 5, 5], visible=False))
+    names = ["eye_left", "tail", "background"]
+    measures = regions.measure(attribution, found, names)[None]
+    about = {"image_id": "i", "photo_id": "p", "view": "whole", "horse": "Comet", "fold": "0"}
+    frame = pd.DataFrame([about | dict.fromkeys(["truth", "target", "model"]) | {"correct": True}])
+    table = regions.table(frame, measures, np.array([79.0]), names).set_index("region")
+    eye = table.loc["eye_left"]
+    assert (eye.signed, eye.positive) == (75 - 25, 75)
+    assert eye.area == pytest.approx(50 / 400)
+    assert eye.share == pytest.approx(75 / 79)
+    assert eye.enrichment == pytest.approx(75 / 79 / (50 / 400))
+    assert table.loc["background"].positive == 4
+    assert not table.loc["tail"].visible
+    assert table.loc["tail", ["signed", "share", "area", "enrichment"]].isna().all()
+
+
+def test_a_map_without_positive_attribution_has_no_enrichment():
+    found = masks(region("eye_left", [0, 0, 10, 5]))
+    measures = regions.measure(-torch.ones(SIDE, SIDE), found, ["eye_left"])[None]
+    frame = pd.DataFrame([dict.fromkeys(tables.REGION_SCORES.names[:9])])
+    table = regions.table(frame, measures, np.array([0.0]), ["eye_left"])
+    assert table["share"].isna().all()
+    assert table["enrichment"].isna().all()
+
+
+def test_the_mean_is_over_images_and_the_interval_over_horses():
+    """Ten images of one horse say no more about other horses than one does."""
+    few = [(f"h{i}", "alarmed", "eyes", value) for i, value in enumerate([1.0, 2, 3, 4, 5, 6])]
+    many = [entry for entry in few for _ in range(10)]
+    one, ten = (regions.summarise([scores(*s)], 2000, 0.95, 1).iloc[0] for s in (few, many))
+    assert (one.n_images, ten.n_images, one.n_horses, ten.n_horses) == (6, 60, 6, 6)
+    assert one.enrichment == ten.enrichment == pytest.approx(3.5)
+    assert (one.low, one.high) == pytest.approx((ten.low, ten.high))
+    assert 1.8 < one.low < 2.6 and 4.4 < one.high < 5.2
+
+
+def test_summaries_are_the_same_however_the_images_are_shared_out():
+    rng = np.random.default_rng(1)
+    entries = [
+        (f"h{rng.integers(8)}", label, name, rng.gamma(2.0), model, True)
+        for model in ("trained", "random")
+        for label in ("alarmed", "annoyed")
+        for name in ("eyes", "ears")
+        for _ in range(20)
+    ]
+    frame = scores(*entries)
+    whole = regions.summarise([frame], 500, 0.9, 3)
+    parts = regions.summarise([frame[:57], frame[57:90], frame[90:]], 500, 0.9, 3)
+    pd.testing.assert_frame_equal(whole, parts)
+    assert len(whole) == 8
+
+
+def test_the_top_region_is_the_most_enriched_of_its_level():
+    frame = scores(*[("h", "alarmed", name, 0.0) for name in ("eye_left", "tail", "eyes", "body")])
+    frame["image_id"] = "one"
+    frame["enrichment"] = [5.0, 1.0, 4.0, 1.0]
+    top = regions.summarise([frame], 100, 0.9, 1).set_index("region")["top_rate"]
+    assert top.to_dict() == {"eye_left": 1, "eyes": 1, "tail": 0, "body": 0}
+
+
+def test_the_causal_region_is_judged_on_correct_images_and_without_neutral():
+    frame = scores(
+        ("h1", "alarmed", "eyes", 4.0),
+        ("h2", "alarmed", "eyes", 6.0),
+        ("h1", "alarmed", "ears", 100.0),
+        ("h1", "alarmed", "eyes", 100.0, "trained", False),
+        ("h2", "annoyed", "ears", 2.0),
+        ("h2", "neutral", "ears", 100.0),
+        ("h1", "alarmed", "eyes", 1.0, "random", True),
+        ("h1", "annoyed", "ears", np.nan, "random", True),
+    )
+    causes = {"alarmed": "eyes", "annoyed": "ears", "neutral": "none"}
+    found = regions.causal([frame], causes, 100, 0.9, 1).set_index(["model", "target"])
+    assert found["enrichment"].to_dict() == {
+        ("random", "alarmed"): 1,
+        ("random", "all"): 1,
+        ("trained", "alarmed"): 5,
+        ("trained", "all"): 4,
+        ("trained", "annoyed"): 2,
+    }
+
+
+def test_no_scores_give_an_empty_summary():
+    empty = pd.DataFrame(columns=tables.REGION_SCORES.names)
+    assert regions.summarise([empty], 100, 0.9, 1).empty
+    assert regions.causal([], {}, 100, 0.9, 1).empty

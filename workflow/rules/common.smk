@@ -1,0 +1,129 @@
+"""
+Settings, checks before any job, and the helper functions of all rules.
+
+INPUTS   the settings file (config.yaml or --configfile), the table of annotations
+OUTPUTS  none
+"""
+
+import ast
+import os
+import sys
+import zlib
+from functools import cache
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+SCRIPTS = Path(workflow.basedir) / "workflow/scripts"
+sys.path.insert(0, str(SCRIPTS))
+# Ray's workers find the library by this; they do not get the search path of a script.
+os.environ["PYTHONPATH"] = f"{SCRIPTS}:{os.environ.get('PYTHONPATH', '')}".rstrip(":")
+
+from equimood import splits, tables
+from equimood import settings as study_settings
+from equimood.errors import UserError
+
+
+@cache
+def library(rule_name):
+    """The adapter of a rule and the library modules it imports, at any depth.
+
+    As inputs they make a changed library rerun what used it, and nothing else.
+    """
+    found, ahead = set(), [SCRIPTS / f"{rule_name}.py"]
+    while ahead:
+        file = ahead.pop()
+        if file in found:
+            continue
+        found.add(file)
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "equimood":
+                ahead += [SCRIPTS / f"equimood/{name.name}.py" for name in node.names]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                "equimood."
+            ):
+                ahead.append(SCRIPTS / f"{node.module.replace('.', '/')}.py")
+    return sorted(str(path) for path in found)
+
+
+def plain(section):
+    """A section of the settings as plain values: what stands in params decides about reruns."""
+    return section.model_dump(mode="json")
+
+
+def attempts(amount):
+    """A resource that grows with each retry."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def files_state(folder):
+    """Checksum over path, size and time of every file: changes when a photograph is replaced."""
+    if not folder or not Path(folder).is_dir():
+        return None
+    total, folders = 0, [str(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(entry.path)
+                    continue
+                try:
+                    facts = entry.stat()
+                except OSError:  # a dangling link: ingest says so
+                    continue
+                line = f"{entry.path} {facts.st_size} {facts.st_mtime_ns}"
+                total += zlib.crc32(line.encode("utf-8", "surrogateescape"))
+    return total
+
+
+def study_folds(settings):
+    """Names of the outer folds and `final`; the user's tables are checked here, once."""
+    outer, drawn = settings.split.outer, settings.demo
+    counted = outer in ("leave_one_horse_out", "column")
+    if drawn:
+        horses, folds = [str(i) for i in range(drawn.horses)], [None]
+    elif counted or workflow.is_main_process:
+        data = settings.data
+        rows = tables.read_annotations(data.annotations, data.classes, data.columns)
+        horses, folds = rows["horse"], rows["fold"]
+    else:
+        horses, folds = [], [None]
+    n_folds = splits.n_outer_folds(settings.split, horses, folds)
+    return [*(str(fold) for fold in range(n_folds)), "final"]
+
+
+try:
+    source = ", ".join(str(file) for file in workflow.configfiles)
+    settings = study_settings.load(config, source)
+    FOLDS = study_folds(settings)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = f"results/{settings.study}"
+STATE_RECORD = f"{RESULTS}/.state"
+SHARDS = [f"{shard:03d}" for shard in range(settings.ingest.shards)]
+BACKBONES = {
+    name: str(study_settings.backbone_folder(name, spec))
+    for name, spec in settings.backbones.items()
+}
+if settings.demo:
+    ANNOTATIONS, REGIONS, IMAGES = (
+        f"{RESULTS}/demo/{name}"
+        for name in ("annotations.csv", "regions.csv", "images")
+    )
+else:
+    ANNOTATIONS, IMAGES = settings.data.annotations, settings.data.images
+    REGIONS = settings.data.regions or []
+FEATURES = expand(
+    f"{RESULTS}/features/{{view}}/{{backbone}}/{{shard}}.safetensors",
+    view=settings.searched_views,
+    backbone=settings.searched_backbones,
+    shard=SHARDS,
+)
+
+
+wildcard_constraints:
+    fold=r"\d+|final",
+    shard=r"\d{3}",
+    view="|".join(settings.views),
+    backbone="|".join(settings.backbones),

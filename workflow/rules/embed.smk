@@ -1,0 +1,83 @@
+"""
+Turn every view of every image into features of a frozen, pretrained backbone.
+
+INPUTS   results/{study}/catalogue/shards/{shard}.parquet, the images, the backbone's weights
+OUTPUTS  resources/backbones/{backbone}-{digest}/weights.safetensors, card.yaml
+         results/{study}/features/{view}/{backbone}/{shard}.safetensors
+"""
+
+
+def local_weights(wildcards):
+    """The user's weight file, if the backbone comes from one: a changed file is fetched again."""
+    weights = settings.backbones[wildcards.backbone].weights
+    return [] if weights in ("hub", "random") else weights
+
+
+localrules:
+    fetch_backbone,
+
+
+# On the login node: compute nodes often have no network.
+rule fetch_backbone:
+    input:
+        weights=local_weights,
+        library=library("fetch_backbone"),
+    output:
+        weights="resources/backbones/{backbone}-{digest}/weights.safetensors",
+        card="resources/backbones/{backbone}-{digest}/card.yaml",
+    log:
+        f"{RESULTS}/logs/fetch_backbone/{{backbone}}-{{digest}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fetch_backbone/{{backbone}}-{{digest}}.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 1
+    resources:
+        mem_mb=attempts(4000),
+        runtime=attempts(60),
+    params:
+        backbone=lambda wildcards: plain(settings.backbones[wildcards.backbone]),
+        seed=settings.seed,
+    message:
+        "Fetching backbone {wildcards.backbone}"
+    script:
+        "../scripts/fetch_backbone.py"
+
+
+def backbone_card(wildcards):
+    """The card of the backbone a path names."""
+    return f"{BACKBONES[wildcards.backbone]}/card.yaml"
+
+
+ALL_BACKBONES = [f"{BACKBONES[name]}/card.yaml" for name in settings.searched_backbones]
+
+
+rule embed_shard:
+    input:
+        shard=catalogue_shard,
+        backbone=backbone_card,
+        library=library("embed_shard"),
+    output:
+        features=f"{RESULTS}/features/{{view}}/{{backbone}}/{{shard}}.safetensors",
+    log:
+        f"{RESULTS}/logs/embed_shard/{{view}}-{{backbone}}-{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/embed_shard/{{view}}-{{backbone}}-{{shard}}.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 2
+    resources:
+        batch_size=settings.features.batch_size,
+        gpu=1,
+        mem_mb=attempts(6000),
+        runtime=attempts(120),
+    params:
+        images_dir=IMAGES,
+        record=f"{STATE_RECORD}/embed_shard/{{view}}-{{backbone}}-{{shard}}",
+        poolings=lambda wildcards: settings.backbones[wildcards.backbone].poolings,
+        dtype=settings.features.dtype,
+        n_shards=settings.ingest.shards,
+    message:
+        "Embedding view {wildcards.view} with {wildcards.backbone}, shard {wildcards.shard}"
+    script:
+        "../scripts/embed_shard.py"

@@ -1,0 +1,99 @@
+"""
+Judge the procedure on horses that no judged model saw.
+
+INPUTS   results/{study}/model/{fold}/predictions.parquet, search/{fold}, features
+OUTPUTS  results/{study}/evaluation/predictions.parquet, metrics.json, metrics.csv, metrics.tex,
+         confusion.csv and figures
+"""
+
+OUTER_FOLDS = [fold for fold in FOLDS if fold != "final"]
+EVALUATION_FIGURES = {
+    "catalogue": ("1. The data", "Photographs of each horse"),
+    "confusion": ("2. How good it is", "Which emotion is taken for which"),
+    "classes": ("2. How good it is", "Recall and precision of each emotion"),
+    "baselines": ("2. How good it is", "The model beside simpler predictors"),
+    "horses": ("2. How good it is", "Accuracy horse by horse"),
+    "search": ("2. How good it is", "What the search tried and chose"),
+}
+
+
+rule evaluate_folds:
+    input:
+        predictions=expand(rules.train_fold.output.predictions, fold=OUTER_FOLDS),
+        best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
+        images=rules.ingest.output.images,
+        splits=rules.split_horses.output.splits,
+        features=FEATURES,
+        library=library("evaluate_folds"),
+    output:
+        predictions=f"{RESULTS}/evaluation/predictions.parquet",
+        metrics=f"{RESULTS}/evaluation/metrics.json",
+        confusion=f"{RESULTS}/evaluation/confusion.csv",
+        table=report(
+            f"{RESULTS}/evaluation/metrics.csv",
+            caption="../report/metrics.rst",
+            category="2. How good it is",
+            labels={"figure": "All figures of merit, as a table"},
+        ),
+        latex=f"{RESULTS}/evaluation/metrics.tex",
+    log:
+        f"{RESULTS}/logs/evaluate_folds.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate_folds.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 2
+    resources:
+        mem_mb=attempts(6000),
+        runtime=attempts(120),
+    params:
+        evaluate=plain(settings.evaluate),
+        views=settings.searched_views,
+        classes=settings.data.classes,
+        seed=settings.seed,
+    message:
+        "Evaluating on unseen horses"
+    script:
+        "../scripts/evaluate_folds.py"
+
+
+rule draw_evaluation:
+    input:
+        predictions=rules.evaluate_folds.output.predictions,
+        metrics=rules.evaluate_folds.output.metrics,
+        best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
+        trials=expand(rules.search_fold.output.trials, fold=OUTER_FOLDS),
+        images=rules.ingest.output.images,
+        library=library("draw_evaluation"),
+    output:
+        shown=[
+            report(
+                f"{RESULTS}/evaluation/{name}.png",
+                caption=f"../report/{name}.rst",
+                category=category,
+                labels={"figure": words},
+            )
+            for name, (category, words) in EVALUATION_FIGURES.items()
+        ],
+        printed=expand(
+            f"{RESULTS}/evaluation/{{figure}}.{{form}}",
+            figure=EVALUATION_FIGURES,
+            form=settings.figures.formats,
+        ),
+    log:
+        f"{RESULTS}/logs/draw_evaluation.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_evaluation.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 1
+    resources:
+        mem_mb=attempts(2000),
+        runtime=attempts(20),
+    params:
+        figures=plain(settings.figures),
+        classes=settings.data.classes,
+    message:
+        "Drawing the figures of the evaluation"
+    script:
+        "../scripts/draw_evaluation.py"

@@ -1,0 +1,87 @@
+"""
+Gather figures, tables and the methods paragraph in one archive to open in a browser.
+
+INPUTS   results/{study}/evaluation/, explanation/
+OUTPUTS  results/{study}/report/methods.html, methods.md, settings.yaml
+         results/{study}/report.zip
+"""
+
+
+localrules:
+    write_methods,
+    write_report,
+
+
+rule write_methods:
+    input:
+        images=rules.ingest.output.images,
+        splits=rules.split_horses.output.splits,
+        best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
+        metrics=rules.evaluate_folds.output.metrics,
+        template="workflow/report/methods.md.jinja",
+        library=library("write_methods"),
+    output:
+        html=report(
+            f"{RESULTS}/report/methods.html",
+            caption="../report/methods.rst",
+            category="4. For the paper",
+            labels={"figure": "Methods paragraph"},
+        ),
+        text=f"{RESULTS}/report/methods.md",
+        settings=f"{RESULTS}/report/settings.yaml",
+    log:
+        f"{RESULTS}/logs/write_methods.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_methods.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 1
+    resources:
+        mem_mb=attempts(1000),
+        runtime=attempts(10),
+    params:
+        settings=plain(settings),
+    message:
+        "Writing the methods paragraph"
+    script:
+        "../scripts/write_methods.py"
+
+
+REPORTED = [
+    *rules.draw_evaluation.output.shown,
+    rules.evaluate_folds.output.table,
+    rules.summarise.output.summary,
+    rules.draw_explanation.output.shown,
+    rules.draw_explanation.output.sheets,
+    rules.draw_explanation.output.panels,
+    rules.write_methods.output.html,
+]
+
+
+rule write_report:
+    input:
+        REPORTED,
+        settings=rules.write_methods.output.settings,
+        captions=sorted(
+            str(path) for path in Path(workflow.basedir).glob("workflow/report/*.rst")
+        ),
+        library=library("write_report"),
+    output:
+        f"{RESULTS}/report.zip",
+    log:
+        f"{RESULTS}/logs/write_report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_report.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 1
+    resources:
+        mem_mb=attempts(2000),
+        runtime=attempts(30),
+    params:
+        snakefile=workflow.main_snakefile,
+        reported=REPORTED,
+    message:
+        "Writing the report"
+    script:
+        "../scripts/write_report.py"

@@ -1,0 +1,41 @@
+"""
+Compare configurations on the inner folds of one outer fold's training horses.
+
+INPUTS   results/{study}/catalogue/images.parquet, splits/splits.parquet, features/
+OUTPUTS  results/{study}/search/{fold}/trials.parquet, best.yaml
+"""
+
+
+rule search_fold:
+    input:
+        images=rules.ingest.output.images,
+        splits=rules.split_horses.output.splits,
+        features=FEATURES,
+        library=library("search_fold"),
+    output:
+        trials=f"{RESULTS}/search/{{fold}}/trials.parquet",
+        best=f"{RESULTS}/search/{{fold}}/best.yaml",
+    log:
+        f"{RESULTS}/logs/search_fold/{{fold}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/search_fold/{{fold}}.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=attempts(8000),
+        runtime=attempts(240),
+    params:
+        search=plain(settings.search),
+        backbones={
+            name: plain(settings.backbones[name])
+            for name in settings.searched_backbones
+        },
+        classes=settings.data.classes,
+        record=f"{STATE_RECORD}/search_fold/{{fold}}",
+        seed=settings.seed,
+    message:
+        "Searching configurations, outer fold {wildcards.fold}"
+    script:
+        "../scripts/search_fold.py"

@@ -1,0 +1,33 @@
+"""
+Assign whole horses to outer and inner folds.
+
+INPUTS   results/{study}/catalogue/images.parquet, near_duplicates.parquet
+OUTPUTS  results/{study}/splits/splits.parquet, audit.json
+"""
+
+
+rule split_horses:
+    input:
+        images=rules.ingest.output.images,
+        near_duplicates=rules.ingest.output.near_duplicates,
+        library=library("split_horses"),
+    output:
+        splits=f"{RESULTS}/splits/splits.parquet",
+        audit=f"{RESULTS}/splits/audit.json",
+    log:
+        f"{RESULTS}/logs/split_horses.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/split_horses.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 1
+    resources:
+        mem_mb=attempts(2000),
+        runtime=attempts(20),
+    params:
+        split=plain(settings.split),
+        seed=settings.seed,
+    message:
+        "Splitting the horses into folds"
+    script:
+        "../scripts/split_horses.py"

@@ -1,0 +1,44 @@
+"""
+Train the chosen configuration on all training horses of an outer fold and calibrate it.
+
+INPUTS   results/{study}/search/{fold}/best.yaml, splits, features
+OUTPUTS  results/{study}/model/{fold}/weights.safetensors, card.yaml
+         results/{study}/model/{fold}/predictions.parquet: the fold's test horses
+"""
+
+
+rule train_fold:
+    input:
+        best=rules.search_fold.output.best,
+        images=rules.ingest.output.images,
+        splits=rules.split_horses.output.splits,
+        features=FEATURES,
+        backbones=ALL_BACKBONES,
+        library=library("train_fold"),
+    output:
+        weights=f"{RESULTS}/model/{{fold}}/weights.safetensors",
+        card=f"{RESULTS}/model/{{fold}}/card.yaml",
+        predictions=f"{RESULTS}/model/{{fold}}/predictions.parquet",
+    log:
+        f"{RESULTS}/logs/train_fold/{{fold}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train_fold/{{fold}}.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=attempts(6000),
+        runtime=attempts(120),
+    params:
+        train=plain(settings.train),
+        optimiser={
+            name: getattr(settings.search, name) for name in ("epochs", "batch_size")
+        },
+        views=settings.searched_views,
+        classes=settings.data.classes,
+        seed=settings.seed,
+    message:
+        "Training the model of outer fold {wildcards.fold}"
+    script:
+        "../scripts/train_fold.py"

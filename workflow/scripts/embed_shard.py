@@ -1,0 +1,22 @@
+"""Embed the images of one shard, view and backbone that the store does not hold yet."""
+
+from pathlib import Path
+
+from equimood import backbones, devices, features, files, logs, tables
+
+logs.start(snakemake.log[0])
+devices.use_threads(snakemake.threads)
+shard = tables.read(snakemake.input.shard)
+embedded = features.embed(
+    shard[shard["view"] == snakemake.wildcards.view],
+    Path(snakemake.params.images_dir),
+    backbones.load(Path(snakemake.input.backbone).parent, devices.choose()),
+    snakemake.params.poolings,
+    snakemake.params.dtype,
+    record=files.new_record(snakemake.params.record),
+    batch_size=snakemake.resources.batch_size,
+    workers=snakemake.threads,
+    progress=logs.progress("images embedded"),
+)
+features.write_shard(Path(snakemake.output.features), embedded)
+logs.log.info("%d of %d images embedded now", embedded.embedded_now, len(embedded.image_ids))

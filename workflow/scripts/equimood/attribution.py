@@ -1,0 +1,570 @@
+"""Integrated Gradients of every photograph, by the model that never saw its horse.
+
+Sundararajan, Taly and Yan 2017 (arXiv 1703.01365): the gradient of the target class's logit,
+integrated along the straight path from a baseline to the image, times their difference. Its sum is
+the logit's change (completeness). What the explanation rests on where nothing was learnt is shown
+by the same network with random weights (Adebayo et al. 2018, arXiv 1810.03292).
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from captum.attr import IntegratedGradients
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from equimood import backbones, devices, images, regions, settings, tables
+from equimood.files import digest, state_folder, written_whole
+from equimood.logs import Progress
+from equimood.tables import BOX
+
+EXPLAIN_VERSION = 1
+"""Raised when the same model and image give other maps or scores: kept progress is then stale."""
+SMALLEST_CHANGE = 0.1
+"""Logit change below which a completeness gap is taken relative to this: a ratio to nearly nothing
+would flag images whose explanation is exact to a hundredth of a logit."""
+MEAN_OF = 256
+"""Photographs from which the mean colour is taken."""
+
+Loader = Callable[[str], Any]
+"""Gives the trained ``models.EmotionModel`` of an outer fold."""
+
+
+# ------------------------------------------------------------------------- what is explained
+
+
+def choose(photos: pd.DataFrame, n: int | None, seed: int) -> set[str]:
+    """Choose ``n`` photographs evenly over the classes; the same ones when others are added.
+
+    Each class is taken in the order of a hash of its photographs' ids, and a place that a small
+    class cannot fill goes to the others.
+
+    Parameters
+    ----------
+    photos : columns photo_id and truth, one row per photograph.
+    n : None for all.
+    """
+    if n is None:
+        return set(photos["photo_id"])
+    order = photos["photo_id"].map(lambda photo: digest(seed, photo))
+    ranked = photos.assign(order=order).sort_values("order")
+    ranked["turn"] = ranked.groupby("truth").cumcount()
+    return set(ranked.sort_values(["turn", "order"])["photo_id"].head(n))
+
+
+def plan(
+    catalogue: pd.DataFrame,
+    predictions: pd.DataFrame,
+    explain: settings.Explain,
+    seed: int,
+    shard: int = 0,
+    n_shards: int = 1,
+) -> pd.DataFrame:
+    """Choose what one shard explains: one row per photograph and view.
+
+    A shard is a contiguous range of photo_id, so that all views of a photograph are in one.
+
+    Parameters
+    ----------
+    catalogue : ``tables.IMAGES``.
+    predictions : ``tables.PREDICTIONS``; each photograph's fold is the one that held out its horse.
+
+    Returns
+    -------
+    photo_id, image_id, view, path, x0..y1, horse, fold, truth, target, correct, control (explained
+    again with random weights), by fold and photo_id.
+    """
+    explained = choose(predictions, explain.max_images, seed)
+    control = choose(
+        predictions[predictions["photo_id"].isin(explained)], explain.control_images, seed
+    )
+    place = predictions["photo_id"].map(lambda photo: int(photo[:8], 16) * n_shards >> 32)
+    photos = predictions[predictions["photo_id"].isin(explained) & (place == shard)]
+    photos = pd.DataFrame(
+        {
+            "photo_id": photos["photo_id"],
+            "fold": photos["fold"],
+            "truth": photos["truth"],
+            "target": photos["predicted" if explain.target == "predicted" else "truth"],
+            "correct": photos["predicted"] == photos["truth"],
+            "control": photos["photo_id"].isin(control),
+        }
+    )
+    views = catalogue[["photo_id", "image_id", "view", "path", *BOX, "horse"]]
+    rows = views.merge(photos, on="photo_id")
+    return rows.sort_values(["fold", "photo_id", "view"], ignore_index=True)
+
+
+def mean_colour(catalogue: pd.DataFrame, images_dir: str | Path, seed: int) -> np.ndarray:
+    """Mean (3,) of the pixels (0-1) of a seeded sample of the catalogue's photographs."""
+    photos = catalogue.drop_duplicates("photo_id")
+    order = photos["photo_id"].map(lambda photo: digest(seed, photo)).sort_values().index[:MEAN_OF]
+    sample = photos.loc[order, "path"]
+    means = [images.read(Path(images_dir) / path).double().mean((1, 2)) for path in sample]
+    return (torch.stack(means).mean(0) / 255).numpy()
+
+
+# --------------------------------------------------------------------- one batch, one model
+
+
+@dataclass(frozen=True)
+class Integrated:
+    """Integrated Gradients of a batch.
+
+    Attributes
+    ----------
+    maps : per view (n, h, w), signed, summed over channels, at the input's resolution.
+    change : (n,) the target's logit less that of the baseline, in float32 whatever the device.
+    gap : (n,) |sum of all maps - change| / max(|change|, SMALLEST_CHANGE).
+    """
+
+    maps: tuple[Tensor, ...]
+    change: Tensor
+    gap: Tensor
+
+
+def integrate(
+    model: nn.Module,
+    views: Sequence[Tensor],
+    target: Tensor,
+    explain: settings.Explain,
+    mean: np.ndarray | None = None,
+) -> Integrated:
+    """Integrate the gradients of each image's target logit.
+
+    Every forward pass holds at most max(n, explain.batch_size) images, whatever ``n_steps``.
+
+    Parameters
+    ----------
+    model : frozen, in evaluation mode; maps the views to logits (n, n_classes).
+    views : per view (n, 3, side, side) in [0, 1], on the model's device.
+    target : (n,) index of the class explained.
+    mean : (3,) colour of the baseline ``mean``.
+    """
+    pixels = tuple(views)
+    starts = tuple(baseline(view, explain, mean) for view in pixels)
+    with devices.autocast(pixels[0].device):
+        attributions = IntegratedGradients(model).attribute(
+            pixels,
+            starts,
+            target=target,
+            n_steps=explain.n_steps,
+            method=explain.quadrature,
+            internal_batch_size=max(len(target), explain.batch_size),
+        )
+    maps = tuple(attribution.detach().float().sum(1) for attribution in attributions)
+    with torch.no_grad():
+        ends = [
+            model(*points).float().gather(1, target[:, None])[:, 0] for points in (pixels, starts)
+        ]
+    change = ends[0] - ends[1]
+    total = torch.stack([each.double().sum((1, 2)) for each in maps]).sum(0)
+    gap = (total - change).abs() / change.abs().clamp(min=SMALLEST_CHANGE)
+    return Integrated(maps, change, gap.float())
+
+
+def baseline(view: Tensor, explain: settings.Explain, mean: np.ndarray | None = None) -> Tensor:
+    """Where the path starts, (n, 3, side, side): the images blurred, or one mean colour."""
+    if explain.baseline == "mean":
+        if mean is None:
+            raise ValueError("the baseline `mean` needs the mean colour of the photographs")
+        return torch.as_tensor(mean).to(view).view(1, 3, 1, 1).expand_as(view).contiguous()
+    return blur(view, explain.blur * view.shape[-1])
+
+
+def blur(view: Tensor, sigma_px: float) -> Tensor:
+    """Gaussian blur (n, c, side, side), reflected at the edges, one axis after the other.
+
+    torchvision's is one two-dimensional kernel: hundreds of times slower at these widths.
+    """
+    side, channels = view.shape[-1], view.shape[1]
+    radius = min(int(np.ceil(3 * sigma_px)), side - 1)
+    offsets = torch.arange(-radius, radius + 1, device=view.device, dtype=view.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma_px) ** 2)
+    kernel = (kernel / kernel.sum()).expand(channels, 1, 1, -1)
+    for _ in range(2):
+        padded = functional.pad(view, (radius, radius, 0, 0), mode="reflect")
+        view = functional.conv2d(padded, kernel, groups=channels).transpose(2, 3)
+    return view.contiguous()
+
+
+def shrink(maps: Tensor, side: int) -> Tensor:
+    """Sum maps (n, h, w) over the cells of a coarser (or finer) grid (n, side, side).
+
+    A pixel that two cells share is divided between them: the sum stays the image's attribution.
+    """
+    edges = np.arange(side + 1) * (maps.shape[-1] / side)
+    share = torch.from_numpy(regions.overlap(edges[:-1], edges[1:], maps.shape[-1])).to(maps)
+    return share @ maps @ share.T
+
+
+def randomised(model: Any, seed: int) -> Any:
+    """Return the same network with random weights, backbone and head: the control.
+
+    The head's weights are drawn anew with the scale of the trained ones.
+    """
+    twin = copy.deepcopy(model)
+    twin.backbone = backbones.randomised(model.backbone, seed)
+    source = torch.Generator().manual_seed(seed)
+    inside = {id(parameter) for parameter in twin.backbone.parameters()}
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            if id(parameter) not in inside:
+                drawn = torch.randn(parameter.shape, generator=source)
+                parameter.copy_(drawn * parameter.square().mean().sqrt().cpu())
+    return twin
+
+
+def fingerprint(model: Any) -> str:
+    """Digest of what a model computes: its backbone, head and views (32 hexadecimal characters)."""
+    head = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if not name.startswith("backbone."):
+            head.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+            head.update(value.detach().cpu().contiguous().numpy().tobytes())
+    card = [model.backbone.fingerprint, list(model.views), model.pooling, list(model.classes)]
+    return digest(card, head.hexdigest())
+
+
+# ------------------------------------------------------------------------------------- a shard
+
+Photo = dict[str, Any]
+"""Rows of :func:`plan` of one photograph, by view."""
+Part = dict[str, np.ndarray]
+"""What is found of some photographs: one entry per photograph and view, in MAP_TENSORS, ``item``
+(n, 16) uint8, ``measures`` (n, n_regions, 3) and ``positive`` (n,)."""
+GIVEN = ["region", "kind", *BOX, "points", "mask", "visible"]
+"""What of a region row its score comes from."""
+MAP_TENSORS = ["maps", "scale", "image_id", "target", "gap"]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all batches of a shard share."""
+
+    explain: settings.Explain
+    images_dir: Path
+    regions: dict[tuple[str, str], pd.DataFrame]  # of a photograph, by path and horse
+    names: list[str]  # of regions and roll-ups
+    device: torch.device
+    mean: np.ndarray | None
+    readers: ThreadPoolExecutor
+
+    def regions_of(self, row: Any) -> pd.DataFrame | None:
+        return self.regions.get((row.path, row.horse))
+
+
+def explain_shard(
+    rows: pd.DataFrame,
+    load_model: Loader,
+    region_table: pd.DataFrame | None,
+    explain: settings.Explain,
+    images_dir: str | Path,
+    maps_path: str | Path,
+    scores_path: str | Path,
+    record: str | Path,
+    *,
+    device: torch.device,
+    seed: int,
+    mean: np.ndarray | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> int:
+    """Explain a shard's photographs and write maps and region scores.
+
+    Each photograph is explained by the model of its own outer fold, which was trained without its
+    horse; one model is in memory at a time (two while the control is made). Finished batches are
+    kept in ``state/explain``, so that a killed job goes on where it was.
+
+    Parameters
+    ----------
+    rows : from :func:`plan`.
+    load_model : called once per fold.
+    region_table : from ``tables.read_regions``, or None: no scores.
+    maps_path : gets ``maps`` (n, h, w) float16 signed in [-1, 1], ``scale`` (n,): maps x scale is
+        the attribution of each cell, in logits; ``image_id`` (n, 16) uint8, ``target`` (n,) index
+        of the class, ``gap`` (n,). One entry per photograph and view, sorted by image_id; the
+        metadata's ``card`` is JSON: version, classes, models (fingerprint of each fold's).
+    scores_path : gets ``tables.REGION_SCORES``; rows of the control have model = random.
+    record : folder in which the study notes which progress it uses.
+    mean : (3,) from :func:`mean_colour`; needed by the baseline ``mean``.
+    workers : threads that read the next batch's pictures while one is integrated.
+
+    Returns
+    -------
+    Number of photographs integrated now; others were kept from an earlier run.
+    """
+    names = [] if region_table is None else regions.names(region_table)
+    control = rows["control"].astype(bool)
+    total = sum(int(rows.loc[own, "photo_id"].nunique()) for own in (rows.index, control))
+    maps: list[Part] = []
+    scores = [pd.DataFrame(columns=tables.REGION_SCORES.names)]
+    used: dict[str, str] = {}
+    classes: list[str] = []
+    done = new = 0
+    with ThreadPoolExecutor(max(1, workers)) as readers:
+        job = _Job(
+            explain, Path(images_dir), _by_photo(region_table, rows), names, device, mean, readers
+        )
+        for fold, of_fold in rows.groupby("fold", sort=True):
+            model = _frozen(load_model(str(fold)))
+            classes, used[str(fold)] = list(model.classes), fingerprint(model)
+            for kind, own in (("trained", of_fold), ("random", of_fold[control[of_fold.index]])):
+                own_seed = None
+                if kind == "random" and not own.empty:
+                    own_seed = int(digest(seed, fold, length=8), 16)
+                    model = _frozen(randomised(model, own_seed))
+                state = state_folder("explain", _key(job, used[str(fold)], own_seed), record)
+                for part, fresh in _parts(job, model, own, state):
+                    scores.append(_scores(part, own.assign(model=kind), names))
+                    if kind == "trained":
+                        maps.append({name: part[name] for name in MAP_TENSORS})
+                    n_photos = len(part["item"]) // len(model.views)
+                    done, new = done + n_photos, new + fresh * n_photos
+                    if progress:
+                        progress(done, total)
+            del model
+    described = {"version": EXPLAIN_VERSION, "classes": classes, "models": used}
+    _write_maps(maps, maps_path, described)
+    whole = pd.concat(scores, ignore_index=True) if len(scores) > 1 else scores[0]
+    whole = whole.sort_values(["model", "image_id"], kind="stable", ignore_index=True)
+    tables.write(whole, scores_path, tables.REGION_SCORES)
+    return new
+
+
+def _frozen(model: Any) -> Any:
+    return model.eval().requires_grad_(False)
+
+
+def _key(job: _Job, model: str, seed: int | None) -> str:
+    """Digest of all that would make a model's kept batches stale, beside each photograph's own."""
+    asked = job.explain.model_dump(
+        include={"baseline", "blur", "quadrature", "n_steps", "map_px"}, mode="json"
+    )
+    colour = None if job.mean is None else np.asarray(job.mean).tolist()
+    return digest(EXPLAIN_VERSION, model, seed, asked, colour, job.names)
+
+
+def _by_photo(
+    region_table: pd.DataFrame | None, rows: pd.DataFrame
+) -> dict[tuple[str, str], pd.DataFrame]:
+    if region_table is None:
+        return {}
+    here = region_table[region_table["image"].isin(set(rows["path"]))]
+    return {(str(path), str(horse)): own for (path, horse), own in here.groupby(["image", "horse"])}
+
+
+def _parts(job: _Job, model: Any, rows: pd.DataFrame, state: Path) -> Iterator[tuple[Part, bool]]:
+    """Yield what earlier runs kept, then new batches (True) as they are made.
+
+    Batches are cut from all photographs, not from those left: a job that was killed makes the very
+    batches, and bits, that it would have made.
+    """
+    by_photo = rows[rows["view"].isin(model.views)].groupby("photo_id", sort=True)
+    photos: list[Photo] = [_photo(own) for _, own in by_photo]
+    if not photos:
+        return
+    items = [_item(job, [photo[view] for view in model.views]) for photo in photos]
+    kept: set[str] = set()
+    for part in _kept(state, set(items), _photo_id(photos[0]), _photo_id(photos[-1])):
+        kept.update(_hex(part["item"]))
+        yield part, False
+    size = job.explain.batch_size
+    cut = [range(start, min(start + size, len(photos))) for start in range(0, len(photos), size)]
+    left = [[i for i in batch if items[i] not in kept] for batch in cut]
+    batches = [batch for batch in left if batch]
+
+    def begin(batch: list[int]) -> list[Any]:
+        shown = [photos[i][view] for i in batch for view in model.views]
+        return [job.readers.submit(_read, row, model.backbone, job.images_dir) for row in shown]
+
+    coming = begin(batches[0]) if batches else []
+    for batch, following in pairwise([*batches, []]):
+        pictures = [future.result() for future in coming]
+        coming = begin(following)
+        part = _explain_batch(job, model, [photos[i] for i in batch], pictures)
+        part["item"] = _bytes(items[i] for i in batch for _ in model.views)
+        first, last = _photo_id(photos[batch[0]]), _photo_id(photos[batch[-1]])
+        name = f"{first}-{last}-{digest([items[i] for i in batch], length=8)}.safetensors"
+        with written_whole(state / name) as aside:
+            save_file(part, aside)
+        yield part, True
+
+
+def _photo(rows: Any) -> Photo:
+    return {row.view: row for row in rows.itertuples(index=False)}
+
+
+def _photo_id(photo: Photo) -> str:
+    return str(next(iter(photo.values())).photo_id)
+
+
+def _item(job: _Job, views: list[Any]) -> str:
+    """Digest of a photograph's images (bytes, box, view), target and regions."""
+    own = job.regions_of(views[0])
+    given = []
+    if own is not None:
+        given = own[GIVEN].astype(str).to_numpy().tolist()
+        for name in own.loc[own["kind"] == "mask", "mask"].dropna():
+            path = job.images_dir / name
+            given.append([path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else [])
+    return digest([row.image_id for row in views], views[0].target, given)
+
+
+def _kept(folder: Path, items: set[str], first: str, last: str) -> Iterator[Part]:
+    """Yield the wanted entries of finished parts, each item once; open only parts in the range."""
+    missing = set(items)
+    for path in sorted(folder.glob("[0-9a-f]*.safetensors")):
+        low, high, _ = path.stem.split("-")
+        if not missing or high < first or low > last:
+            continue
+        part = load_file(path)
+        here = _hex(part["item"])
+        mine = np.array([item in missing for item in here], bool)
+        if mine.any():
+            missing.difference_update(here)
+            yield {name: value[mine] for name, value in part.items()}
+
+
+def _read(row: Any, backbone: Any, images_dir: Path) -> tuple[Tensor, np.ndarray, tuple[int, int]]:
+    """Read the model's input (3, side, side) uint8, its affine, and the photograph's (h, w)."""
+    picture = images.read(images_dir / row.path)
+    box = (int(row.x0), int(row.y0), int(row.x1), int(row.y1))
+    square, affine = images.fit(
+        picture, box, backbone.side, backbone.fit, backbone.interpolation, backbone.crop_share
+    )
+    return square, affine, (picture.shape[1], picture.shape[2])
+
+
+def _explain_batch(
+    job: _Job,
+    model: Any,
+    photos: list[Photo],
+    pictures: list[tuple[Tensor, np.ndarray, tuple[int, int]]],
+) -> Part:
+    """Explain a batch: one entry per photograph and view, in that order."""
+    views, side = list(model.views), model.backbone.side
+    shown = [photo[view] for photo in photos for view in views]
+    squares = torch.stack([square for square, _, _ in pictures]).to(job.device).float() / 255
+    index = torch.tensor([model.classes.index(row.target) for row in shown], device=job.device)
+    pixels = [squares[v :: len(views)] for v in range(len(views))]
+    found = integrate(model, pixels, index[:: len(views)], job.explain, job.mean)
+    maps = torch.stack(found.maps, 1).flatten(0, 1)
+    cells = shrink(maps, job.explain.map_px or side)
+    scale = cells.abs().amax((1, 2)).clamp(min=torch.finfo(torch.float32).tiny)
+    measures = np.full((len(maps), len(job.names), len(regions.MEASURES)), np.nan)
+    for i, (row, (_, affine, picture_px)) in enumerate(zip(shown, pictures, strict=True)):
+        if (own := job.regions_of(row)) is not None:
+            masks = regions.rasterise(own, affine, side, picture_px, job.images_dir)
+            measures[i] = regions.measure(maps[i], masks, job.names)
+    return {
+        "maps": (cells / scale[:, None, None]).half().cpu().numpy(),
+        "scale": scale.cpu().numpy(),
+        "image_id": _bytes(row.image_id for row in shown),
+        "target": index.cpu().numpy(),
+        "gap": found.gap.repeat_interleave(len(views)).cpu().numpy(),
+        "measures": measures,
+        "positive": maps.double().clamp(min=0).sum((1, 2)).cpu().numpy(),
+    }
+
+
+def _bytes(ids: Iterable[str]) -> np.ndarray:
+    """(n, 16) uint8 of hexadecimal ids."""
+    return np.frombuffer(bytes.fromhex("".join(ids)), np.uint8).reshape(-1, 16)
+
+
+def _hex(ids: np.ndarray) -> list[str]:
+    return [row.tobytes().hex() for row in ids]
+
+
+def _scores(part: Part, rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    about = rows.set_index("image_id").loc[_hex(part["image_id"])].reset_index()
+    return regions.table(about, part["measures"], part["positive"], names)
+
+
+def _write_maps(parts: list[Part], path: str | Path, described: dict[str, Any]) -> None:
+    """Write maps sorted by image_id, at the largest side found: models may see different inputs."""
+    side = max((part["maps"].shape[-1] for part in parts), default=1)
+    nothing = {
+        "maps": np.zeros((0, side, side), np.float16),
+        "scale": np.zeros(0, np.float32),
+        "image_id": np.zeros((0, 16), np.uint8),
+        "target": np.zeros(0, np.int64),
+        "gap": np.zeros(0, np.float32),
+    }
+    parts = [nothing, *(_at_side(part, side) for part in parts)]
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in MAP_TENSORS}
+    order = np.lexsort(whole["image_id"].T[::-1])
+    for name in whole:
+        whole[name] = np.ascontiguousarray(whole[name][order])
+    with written_whole(path) as aside:
+        # one entry: safetensors writes several in an order that changes from run to run
+        save_file(whole, aside, {"card": json.dumps(described)})
+
+
+def _at_side(part: Part, side: int) -> Part:
+    if part["maps"].shape[-1] == side:
+        return part
+    cells = shrink(torch.from_numpy(part["maps"]).float(), side).numpy()
+    peak = np.abs(cells).max((1, 2)).clip(np.finfo(np.float32).tiny)
+    maps = (cells / peak[:, None, None]).astype(np.float16)
+    return part | {"maps": maps, "scale": part["scale"] * peak}
+
+
+# ------------------------------------------------------------------------------------ reading
+
+
+@dataclass(frozen=True)
+class Maps:
+    """A shard's maps as they are read: ``values`` (n, h, w) float32, attribution of each cell."""
+
+    image_ids: list[str]
+    values: np.ndarray
+    target: list[str]
+    gap: np.ndarray
+
+
+def read_maps(path: str | Path, image_ids: Sequence[str] | None = None) -> Maps:
+    """Read a shard's maps, or those of some images, in the shard's order."""
+    with safe_open(path, "np") as file:
+        ids = _hex(file.get_tensor("image_id"))
+        wanted = None if image_ids is None else set(image_ids)
+        take = [i for i, image_id in enumerate(ids) if wanted is None or image_id in wanted]
+        classes = json.loads(file.metadata()["card"])["classes"]
+        stored = file.get_slice("maps")
+        values = np.zeros((len(take), *stored.get_shape()[1:]), np.float32)
+        for i, at in enumerate(take):
+            values[i] = stored[at]
+        values *= file.get_tensor("scale")[take, None, None]
+        target = [classes[i] for i in file.get_tensor("target")[take]]
+        return Maps([ids[i] for i in take], values, target, file.get_tensor("gap")[take])
+
+
+def gaps(paths: Iterable[str | Path], tolerance: float) -> dict[str, float | int | None]:
+    """Say how far the attributions of all images are from adding up to the change of the score."""
+    found = []
+    for path in paths:
+        with safe_open(path, "np") as file:
+            found.append(file.get_tensor("gap"))
+    gap = np.concatenate(found) if found else np.zeros(0)
+    if not len(gap):
+        return {"n_images": 0, "median": None, "p95": None, "share_over_tolerance": None}
+    return {
+        "n_images": len(gap),
+        "median": float(np.median(gap)),
+        "p95": float(np.percentile(gap, 95)),
+        "tolerance": tolerance,
+        "share_over_tolerance": float((gap > tolerance).mean()),
+    }

@@ -1,0 +1,550 @@
+"""Annotations and picture files become the catalogue: one row per usable photograph and view.
+
+Whatever cannot be used is quarantined with a reason and a remedy. A photograph is one horse in one
+picture; a picture that shows two horses, each with its own box, makes two photographs.
+"""
+
+import hashlib
+import os
+import stat
+import time
+import unicodedata
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import combinations, pairwise
+from math import comb
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from joblib import Parallel, delayed
+
+from equimood import images, tables
+from equimood.errors import UserError
+from equimood.files import written_whole
+from equimood.logs import Progress, log
+from equimood.settings import Ingest, View
+from equimood.tables import BOX
+
+FACTS_VERSION = 1  # goes up when images.measure changes what it returns
+MEASURED = [
+    ("sha256", pa.string()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("phash", pa.uint64()),
+    ("mean", pa.float64()),
+    ("contrast", pa.float64()),
+]
+KEY = [("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64())]
+REFUSAL = [("reason", pa.string()), ("remedy", pa.string())]
+FACTS = pa.schema([*KEY, *MEASURED])
+LOOKED = pa.schema([KEY[0], *MEASURED, *REFUSAL])
+FACT_NAMES = [name for name, _ in MEASURED]
+NULLABLE = {pa.int32(): pd.Int32Dtype(), pa.uint64(): pd.UInt64Dtype()}  # floats garble a hash
+SAVE_EVERY_S = 30.0  # what a kill may lose
+FILES_PER_TASK = 32
+POOL_FROM_FILES = 500
+INSIDE_SHARE = 0.9  # of a box's area that must lie in the picture; raters overshoot its edge
+MAX_NEAR_DUPLICATES = 200_000
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """``images`` (tables.IMAGES), ``quarantine`` (tables.QUARANTINE), ``near_duplicates``."""
+
+    images: pd.DataFrame
+    quarantine: pd.DataFrame
+    near_duplicates: pd.DataFrame
+
+
+def build(
+    annotations: pd.DataFrame,
+    images_dir: Path,
+    regions: pd.DataFrame | None,
+    views: dict[str, View],
+    ingest: Ingest,
+    classes: list[str],
+    state_dir: Path,
+    workers: int,
+    progress: Progress | None = None,
+) -> Catalogue:
+    """Merge the raters, look at every file once, frame every view, and refuse what is of no use.
+
+    Parameters
+    ----------
+    annotations, regions : from ``tables.read_annotations`` and ``tables.read_regions``.
+    images_dir : folder that the tables' paths start from and must not leave.
+    state_dir : keeps what is known of a file by path, size and time of change.
+    workers : processes that decode pictures.
+
+    Raises
+    ------
+    UserError : more than ``ingest.max_refused`` is refused (the list is left in ``state_dir``), or
+        a class has no photograph left.
+    """
+    root = Path(os.path.realpath(images_dir))
+    if not root.is_dir():
+        raise UserError(f"data.images: {images_dir} is not a folder; write the folder of pictures")
+    if regions is not None and not regions["image"].isin(annotations["image"]).any():
+        raise UserError(
+            f"data.regions: no image of it is in the annotations, such as {regions['image'][0]!r} "
+            f"against {annotations['image'].iloc[0]!r}; write the same names in both tables"
+        )
+    photos = _merge_raters(annotations, classes, ingest.min_agreement)
+    found = _facts(pd.Series(photos["image"].unique()), root, ingest, state_dir, workers, progress)
+    # A file that cannot be used comes before what its raters said of it.
+    photos["reason"] = photos["image"].map(found["reason"]).fillna(photos["reason"])
+    photos["remedy"] = photos["image"].map(found["remedy"]).fillna(photos["remedy"])
+    photos = photos.join(found[FACT_NAMES], on="image")
+    _refuse_copies(photos)
+    usable = photos[photos["reason"].isna()].copy()
+    usable["photo_id"] = [
+        hashlib.sha256(text.encode()).hexdigest()[:32]
+        for text in usable["sha256"] + usable["horse"]
+    ]
+    frames = pd.concat(
+        [_frames(usable, name, view, regions, ingest) for name, view in views.items()],
+        ignore_index=True,
+    )
+    refused = pd.concat(
+        [photos[photos["reason"].notna()].assign(view=None), frames[frames["reason"].notna()]],
+        ignore_index=True,
+    ).sort_values(["line", "view"])
+    quarantine = refused[tables.QUARANTINE].reset_index(drop=True)
+    entries = pd.Series(1, quarantine.index).where(quarantine["view"].notna(), len(views))
+    _check_refused(quarantine, entries, len(photos) * len(views), ingest.max_refused, state_dir)
+
+    frames = frames[frames["reason"].isna()].astype(
+        dict.fromkeys(["width", "height", *BOX], "int32") | {"phash": "uint64"}
+    )
+    content = frames[["sha256", *BOX, "view"]].itertuples(index=False)
+    frames["image_id"] = [tables.image_id(sha256, box, view) for sha256, *box, view in content]
+    shards = [int(name[:8], 16) * ingest.shards >> 32 for name in frames["image_id"]]
+    frames["shard"] = np.array(shards, np.int32)
+    frames = frames.rename(columns={"image": "path"}).sort_values("image_id", ignore_index=True)
+    for label in classes:
+        if not (frames["label"] == label).any():
+            raise UserError(
+                f"data.classes: no usable photograph of {label!r} is left; the commonest reason: "
+                f"{_commonest(quarantine)}"
+            )
+    kept = usable[usable["photo_id"].isin(frames["photo_id"])]
+    pairs = near_duplicates(kept, ingest.near_duplicate_bits)
+    log.info(
+        "%d of %d photographs usable, %d near-duplicates across horses",
+        len(kept), len(photos), len(pairs),
+    )  # fmt: skip
+    return Catalogue(frames[tables.IMAGES.names], quarantine, pairs)
+
+
+def write(catalogue: Catalogue, folder: Path, n_shards: int) -> None:
+    """Write the catalogue; every shard gets its label-free file, be it empty."""
+    tables.write(catalogue.images, folder / "images.parquet", tables.IMAGES)
+    tables.write(
+        catalogue.near_duplicates, folder / "near_duplicates.parquet", tables.NEAR_DUPLICATES
+    )
+    _write_csv(catalogue.quarantine, folder / "quarantine.csv")
+    shards = catalogue.images["shard"].to_numpy()
+    for shard in range(n_shards):
+        first, last = np.searchsorted(shards, [shard, shard + 1])
+        rows = catalogue.images.iloc[first:last]
+        tables.write(rows, folder / "shards" / f"{shard:03d}.parquet", tables.SHARD)
+
+
+def near_duplicates(photos: pd.DataFrame, bits: int) -> pd.DataFrame:
+    """Pairs of photographs of two horses whose perceptual hashes differ in at most ``bits`` bits.
+
+    Parameters
+    ----------
+    photos : photo_id, horse, phash.
+
+    Returns
+    -------
+    tables.NEAR_DUPLICATES; ``image_a`` and ``image_b`` are photo_ids. Photographs of one horse with
+    one hash are listed by the first of them; at most MAX_NEAR_DUPLICATES pairs.
+    """
+    one_each = photos.sort_values("photo_id").drop_duplicates(["horse", "phash"])
+    one_each = one_each.sort_values(["horse", "phash"], ignore_index=True)
+    horses = one_each["horse"].factorize()[0]
+    hashes = one_each["phash"].to_numpy(np.uint64)
+    first, second = _near_pairs(hashes, horses, bits)
+    a, b = one_each.iloc[first], one_each.iloc[second]
+    return pd.DataFrame(
+        {
+            "image_a": a["photo_id"].array,
+            "image_b": b["photo_id"].array,
+            "horse_a": a["horse"].array,
+            "horse_b": b["horse"].array,
+            "bits": np.bitwise_count(hashes[first] ^ hashes[second]).astype("int32"),
+        }
+    ).sort_values(["bits", "image_a", "image_b"], ignore_index=True)
+
+
+def _near_pairs(hashes: np.ndarray, groups: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of hashes (n,) of different groups (n,) at most ``bits`` bits apart, each once.
+
+    Of ``bits + k`` bands of a hash, at least k are equal in such a pair: one sorted table for each
+    choice of k bands finds them all without comparing all pairs (Manku et al. 2007, "Detecting
+    near-duplicates for web crawling"). ``groups`` must be sorted.
+    """
+    n = len(hashes)
+
+    def cost(k: int) -> float:
+        return comb(bits + k, k) * (5 + n / 2 ** (64 * k / (bits + k)))
+
+    k = min(range(1, 6), key=cost)
+    edges = np.linspace(0, 64, bits + k + 1).astype(int).tolist()
+    bands = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
+    found = np.empty(0, np.int64)
+    for chosen in combinations(bands, k):
+        keys = hashes & np.uint64(sum(chosen))
+        order = np.argsort(keys, kind="stable")  # within a key, groups stay in order
+        sorted_keys, sorted_hashes, sorted_groups = keys[order], hashes[order], groups[order]
+        new_run = (sorted_keys[1:] != sorted_keys[:-1]) | (sorted_groups[1:] != sorted_groups[:-1])
+        ends = np.append(np.flatnonzero(new_run) + 1, n)
+        a, b = np.arange(n), np.repeat(ends, np.diff(ends, prepend=0))
+        while True:  # compares with the next of another group, the one after it … of the same key
+            a, b = a[b < n], b[b < n]
+            same = sorted_keys[a] == sorted_keys[b]
+            a, b = a[same], b[same]
+            if not len(a):
+                break
+            near = np.bitwise_count(sorted_hashes[a] ^ sorted_hashes[b]) <= bits
+            one, other = order[a[near]], order[b[near]]
+            pairs = np.minimum(one, other) * n + np.maximum(one, other)
+            found = np.union1d(found, pairs)
+            if len(found) > MAX_NEAR_DUPLICATES:
+                log.warning("more than %d near-duplicates: the rest is left out", len(found))
+                return np.divmod(found[:MAX_NEAR_DUPLICATES], n)
+            b = b + 1
+    return np.divmod(found, n)
+
+
+def _merge_raters(
+    annotations: pd.DataFrame, classes: list[str], min_agreement: float
+) -> pd.DataFrame:
+    """One row per image and horse with the majority's label; a rater's repeated row counts once."""
+    columns = ["line", "image", "horse", "session", "fold", *BOX]
+    order = ["image", "horse", "rater", "label", "line"]
+    rows = annotations.assign(
+        session=annotations["session"].fillna(annotations["video"])
+    ).sort_values(order, ignore_index=True)
+    again = rows["rater"].notna() & rows.duplicated(["image", "horse", "rater", "label"])
+    rows = rows[~again]
+    photo = rows.groupby(["image", "horse"]).ngroup().to_numpy()
+    label = pd.Index(classes).get_indexer(pd.Index(rows["label"]))
+    n_photos, n_classes = photo.max() + 1, len(classes)
+    votes = np.bincount(photo * n_classes + label, minlength=n_photos * n_classes)
+    votes = votes.reshape(n_photos, n_classes)
+    top, n_raters = votes.max(axis=1), votes.sum(axis=1)
+    photos = rows[columns].groupby(photo).first() if n_photos < len(rows) else rows[columns].copy()
+    photos = photos.reset_index(drop=True)
+    photos["line"] = rows["line"].groupby(photo).min().to_numpy()
+    photos["label"] = pd.Series(np.array(classes)[votes.argmax(axis=1)], dtype="str")
+    photos["agreement"] = top / n_raters
+    photos["n_raters"] = n_raters.astype("int32")
+    tie = (votes == top[:, None]).sum(axis=1) > 1
+    low = ~tie & (photos["agreement"] < min_agreement).to_numpy()
+    photos["reason"] = pd.Series(None, index=photos.index, dtype="str")
+    photos["remedy"] = photos["reason"]
+    for i in np.flatnonzero(tie | low):
+        said = ", ".join(f"{name} {n}" for name, n in zip(classes, votes[i], strict=True) if n)
+        kind = "contradictory: no majority" if tie[i] else "low agreement"
+        photos.loc[i, "reason"] = f"{kind}: {said}"
+    photos.loc[tie, "remedy"] = "have another rater judge it, or leave it out"
+    photos.loc[low, "remedy"] = (
+        f"have more raters judge it; ingest.min_agreement asks for {min_agreement:g}"
+    )
+    return photos
+
+
+def _facts(
+    names: pd.Series,
+    root: Path,
+    ingest: Ingest,
+    state_dir: Path,
+    workers: int,
+    progress: Progress | None,
+) -> pd.DataFrame:
+    """What is known of each named file, or why it is refused: indexed by name."""
+    files = _locate(names, root)
+    known = _known(state_dir)
+    measured = files.merge(known, on=["path", "size", "mtime_ns"], how="left")
+    new = measured[measured["sha256"].isna() & measured["reason"].isna()]
+    new = new[["path", "size", "mtime_ns"]].drop_duplicates("path")
+    if len(new):
+        log.info("%d pictures are new or changed, %d known", len(new), len(files) - len(new))
+        looked = _measure(new, ingest.max_pixels, state_dir, workers, progress)
+        files = files.merge(looked[["path", "reason", "remedy"]], on="path", how="left")
+        for name in ("reason", "remedy"):
+            files[name] = files.pop(f"{name}_x").fillna(files.pop(f"{name}_y"))
+        known = pd.concat([known, looked[FACTS.names]], ignore_index=True)
+        measured = files.merge(known, on=["path", "size", "mtime_ns"], how="left")
+    measured = measured.set_index("image")
+    sides = measured[["width", "height"]].astype(float)
+    poor = (
+        (sides.min(axis=1) < ingest.min_side_px)
+        | (sides.prod(axis=1, min_count=2) > ingest.max_pixels)
+        | (measured["contrast"] < ingest.min_contrast)
+    ) & measured["reason"].isna()
+    for image, *facts in measured.loc[poor, FACT_NAMES].itertuples():
+        try:
+            images.check(
+                images.Facts(*facts),
+                max_pixels=ingest.max_pixels,
+                min_side_px=ingest.min_side_px,
+                min_contrast=ingest.min_contrast,
+            )
+        except images.ImageError as error:
+            measured.loc[image, ["reason", "remedy"]] = [error.reason, error.remedy]
+    return measured
+
+
+def _locate(names: pd.Series, root: Path) -> pd.DataFrame:
+    """Real path, size and time of change of each file inside ``root``, or why it is refused."""
+    folders: dict[str, str] = {}
+    listings: dict[str, dict[str, str]] = {}
+
+    def locate(name: str) -> tuple[str | None, int, int, str | None, str | None]:
+        folder, file = os.path.split(os.path.join(root, name))  # noqa: PTH118
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        path = os.path.realpath(f"{folders[folder]}/{file}") if file in (".", "..") else ""
+        path = path or f"{folders[folder]}/{file}"
+        try:
+            facts = os.lstat(path)
+            if stat.S_ISLNK(facts.st_mode):
+                path = os.path.realpath(path)
+                facts = os.stat(path)  # noqa: PTH116
+        except (OSError, ValueError):
+            advice = f"no such file under {root}; check data.images and the spelling"
+            if close := _spelt(file, folders[folder], listings):
+                advice = f"the folder has {close!r}: write the same letters"
+            elif "\\" in name:
+                advice = "write / between folders"
+            return None, 0, 0, "missing", advice
+        if not path.startswith(f"{root}/".replace("//", "/")):
+            return None, 0, 0, "outside the image folder", f"copy the picture into {root}"
+        if not stat.S_ISREG(facts.st_mode):
+            return None, 0, 0, "unreadable: not a file", "write the path of a picture"
+        return path, facts.st_size, facts.st_mtime_ns, None, None
+
+    with ThreadPoolExecutor(8) as threads:  # a network disk answers many questions at once
+        parts = threads.map(
+            lambda part: [locate(name) for name in part], _chunks(names.tolist(), 1000)
+        )
+        rows = [row for part in parts for row in part]
+    found = pd.DataFrame(rows, columns=["path", "size", "mtime_ns", "reason", "remedy"])
+    found = found.astype(dict.fromkeys(("path", "reason", "remedy"), "str"))
+    return found.assign(image=names.to_numpy())
+
+
+def _spelt(file: str, folder: str, listings: dict[str, dict[str, str]]) -> str | None:
+    """The file of the folder whose name differs in case or in the form of its accents."""
+
+    def plain(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold()
+
+    if folder not in listings:
+        try:
+            listings[folder] = {plain(name): name for name in os.listdir(folder)}  # noqa: PTH208
+        except (OSError, ValueError):
+            listings[folder] = {}
+    return listings[folder].get(plain(file))
+
+
+def _known(state_dir: Path) -> pd.DataFrame:
+    """What earlier runs learnt of files; the last word on each path."""
+    parts = [FACTS.empty_table()]
+    for part in _parts(state_dir):
+        try:
+            parts.append(pq.read_table(part))
+        except FileNotFoundError:  # another study has just put the parts together
+            continue
+    known = pa.concat_tables(parts).to_pandas(types_mapper=NULLABLE.get)
+    return known.drop_duplicates("path", keep="last")
+
+
+def _parts(state_dir: Path) -> list[Path]:
+    return sorted(state_dir.glob(f"facts-{FACTS_VERSION}-*.parquet"))
+
+
+def _save(rows: pd.DataFrame, state_dir: Path) -> None:
+    if rows.empty:
+        return
+    name = f"facts-{FACTS_VERSION}-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
+    tables.write(rows, state_dir / name, FACTS)
+
+
+def _measure(
+    files: pd.DataFrame,
+    max_pixels: int,
+    state_dir: Path,
+    workers: int,
+    progress: Progress | None,
+) -> pd.DataFrame:
+    """Look at files (path, size, mtime_ns), keeping what is learnt as work goes on.
+
+    Refusals are not kept: they are few, and permissions or limits may change under them.
+    """
+    results: list[pd.DataFrame] = []
+    pending: list[dict] = []
+    done, saved = 0, time.monotonic()
+    for rows in _looked_at(files["path"].tolist(), max_pixels, workers):
+        pending += rows
+        done += len(rows)
+        if progress:
+            progress(done, len(files))
+        if done == len(files) or time.monotonic() - saved > SAVE_EVERY_S:
+            looked = pa.Table.from_pylist(pending, schema=LOOKED)
+            results.append(looked.to_pandas(types_mapper=NULLABLE.get).merge(files, on="path"))
+            _save(results[-1][results[-1]["reason"].isna()], state_dir)
+            pending, saved = [], time.monotonic()
+    old = _parts(state_dir)
+    if len(old) > 20:
+        _save(_known(state_dir), state_dir)
+        for part_file in old:
+            part_file.unlink(missing_ok=True)
+    return pd.concat(results, ignore_index=True)
+
+
+def _looked_at(paths: list[str], max_pixels: int, workers: int) -> Iterator[list[dict]]:
+    tasks = (delayed(_look)(part, max_pixels) for part in _chunks(paths, FILES_PER_TASK))
+    # joblib's workers do not run the main module again, which is Snakemake's script. They take
+    # seconds to start.
+    n_jobs = workers if len(paths) > POOL_FROM_FILES else 1
+    yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks)
+
+
+def _chunks(items: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _look(paths: list[str], max_pixels: int) -> list[dict]:
+    rows = []
+    for path in paths:
+        try:
+            found = asdict(images.measure(Path(path), max_pixels))
+        except images.ImageError as error:
+            found = {"reason": error.reason, "remedy": error.remedy}
+        rows.append({"path": path} | found)
+    return rows
+
+
+def _refuse_copies(photos: pd.DataFrame) -> None:
+    """Refuse bytes listed under several names: all of them where label or horse differ."""
+    copies = photos[photos["reason"].isna() & photos.duplicated("sha256", keep=False)]
+    by_file = copies.groupby("sha256")
+    copies = copies[by_file["image"].transform("nunique") > 1].sort_values(["image", "horse"])
+    by_file = copies.groupby("sha256")
+    first, last = by_file["image"].transform("first"), by_file["image"].transform("last")
+    other = first.where(copies["image"] != first, last)
+    horses = by_file["horse"].transform("nunique") > 1
+    labels = by_file["label"].transform("nunique") > 1
+    again = ~horses & ~labels & copies.duplicated("sha256")
+    for what, wrong in (("horse", horses), ("label", labels & ~horses)):
+        rows = copies.index[wrong]
+        said = f"contradictory: another {what} with the bytes of "
+        photos.loc[rows, "reason"] = said + other[rows]
+        photos.loc[rows, "remedy"] = f"find out which {what} is right and keep one row"
+    rows = copies.index[again]
+    photos.loc[rows, "reason"] = "duplicate: the same bytes as " + first[rows]
+    photos.loc[rows, "remedy"] = "nothing to do: the first is kept"
+
+
+def _frames(
+    photos: pd.DataFrame, name: str, view: View, regions: pd.DataFrame | None, ingest: Ingest
+) -> pd.DataFrame:
+    """The photographs framed by one view: x0..y1 whole pixels inside the picture, or a reason."""
+    size = photos[["width", "height"]].astype(float).to_numpy()
+    if view.box == "picture":
+        box = np.column_stack([np.zeros_like(size), size])
+    elif view.box == "annotations":
+        box = photos[BOX].to_numpy(float)
+    else:
+        assert regions is not None  # settings._consistent
+        box = _region_boxes(photos, regions, view.regions)
+    low, high = box[:, :2], box[:, 2:]
+    length = np.maximum(high - low, 1e-6)  # a single point is a box, too
+    inside = np.clip(np.minimum(high, size) - np.maximum(low, 0), 0, None)
+    inside_share = np.where(high > low, inside / length, (low >= 0) & (low <= size)).prod(axis=1)
+    room = view.margin * length.max(axis=1, keepdims=True)
+    low = np.rint(np.clip(low - room, 0, size))
+    high = np.rint(np.clip(high + room, 0, size))
+
+    frames = photos.assign(view=name)
+    frames[BOX] = np.column_stack([low, high])
+    shorter = (high - low).min(axis=1)
+    problems = [
+        (np.isnan(box).any(axis=1), "no box", f"give the box that view {name!r} looks at"),
+        (
+            inside_share < INSIDE_SHARE,
+            "box outside the picture",
+            "boxes are in pixels of the upright picture",
+        ),
+        (
+            shorter < ingest.min_side_px,
+            "tiny: the box",
+            f"ingest.min_side_px asks for {ingest.min_side_px}; boxes are in pixels",
+        ),
+    ]
+    for wrong, reason, remedy in problems:
+        fresh = wrong & frames["reason"].isna().to_numpy()
+        frames.loc[fresh, "reason"] = reason
+        frames.loc[fresh, "remedy"] = remedy
+    framed = frames[frames["reason"].isna()]
+    same = framed[framed.duplicated(["sha256", *BOX], keep=False)]
+    if len(same):
+        by_frame = same.groupby(["sha256", *BOX])["horse"]
+        both = by_frame.transform("min") + " and " + by_frame.transform("max")
+        frames.loc[same.index, "reason"] = "contradictory: the same frame for horses " + both
+        frames.loc[same.index, "remedy"] = "keep the horse it shows, or give each horse its box"
+    return frames
+
+
+def _region_boxes(photos: pd.DataFrame, regions: pd.DataFrame, wanted: list[str]) -> np.ndarray:
+    """Box around the wanted regions that are visible (boxes and points), (n, 4); NaN without."""
+    rows = regions[
+        regions["visible"] & regions["region"].isin(wanted) & (regions["kind"] != "mask")
+    ]
+    rows = rows[["image", "horse", "kind", "points", "line", *BOX]].copy()
+    dotted = rows["kind"] == "points"
+    for i, text, line in rows.loc[dotted, ["points", "line"]].itertuples():
+        points = tables.read_points(text, line)
+        rows.loc[i, BOX] = [*points.min(axis=0), *points.max(axis=0)]
+    edges = rows.groupby(["image", "horse"]).agg(
+        {"x0": "min", "y0": "min", "x1": "max", "y1": "max"}
+    )
+    wanted_photos = pd.MultiIndex.from_frame(photos[["image", "horse"]])
+    return edges.reindex(wanted_photos)[BOX].to_numpy(float)
+
+
+def _check_refused(
+    quarantine: pd.DataFrame, entries: pd.Series, total: int, limit: float, state_dir: Path
+) -> None:
+    share = entries.sum() / total
+    if len(quarantine):
+        log.warning("%d of %d refused: %s", entries.sum(), total, _commonest(quarantine))
+    if share > limit:
+        listed = state_dir / "quarantine.csv"
+        _write_csv(quarantine, listed)
+        raise UserError(
+            f"{entries.sum()} of {total} photographs and views ({share:.0%}) cannot be used: "
+            f"{_commonest(quarantine)}. {listed} lists them, with what to do; mend them, or raise "
+            f"ingest.max_refused (now {limit:g})"
+        )
+
+
+def _commonest(quarantine: pd.DataFrame) -> str:
+    kinds = quarantine["reason"].str.partition(":")[0].value_counts()
+    return ", ".join(f"{kind} {n}" for kind, n in kinds.head(3).items())
+
+
+def _write_csv(quarantine: pd.DataFrame, path: Path) -> None:
+    with written_whole(path) as aside:
+        quarantine.to_csv(aside, index=False)

@@ -1,0 +1,420 @@
+"""Figures for papers, screens and projectors: one style, and the figures of data, search and test.
+
+Every figure is a matplotlib ``Figure`` of its own (no pyplot), so that thousands cost no memory.
+Colours are those of Okabe and Ito (2008), told apart with any colour vision. Text is drawn as it
+stands: ``$`` in a user's label is a dollar. Importing this module sets the style, for every module
+that draws.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from equimood import evaluation
+from equimood.evaluation import METRICS, PREDICTORS
+from equimood.files import written_whole
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+GREY, PALE, INK = "#7F7F7F", "#E3E3E3", "#222222"
+SERIES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, GREY, "#8C6D1F", "#005F56", "#5B3A8C")
+COLUMN_IN, PAGE_IN = 3.5, 7.2  # widths of one and of two columns of a journal, inches
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "font.size": 9,
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(color=SERIES),
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "grid.color": PALE,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.5,
+    "savefig.facecolor": "white",
+    "savefig.dpi": 200,
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.05,
+    "pdf.fonttype": 42,  # fonts embedded as TrueType, editable
+    "svg.fonttype": "path",  # letters as outlines, so that no font is missing anywhere
+    "svg.hashsalt": "equimood",
+}
+mpl.rcParams.update(_STYLE)
+
+_REFERENCE: dict[str, Any] = {"color": GREY, "linewidth": 1, "linestyle": (0, (4, 3)), "zorder": 0}
+_PARTS = {  # of a structure, and how a figure says that all have the same
+    "views": "views",
+    "backbone": "backbone",
+    "pooling": "pooling",
+    "head": "head",
+    "hidden_units": "hidden units",
+    "weight_by": "weights by",
+}
+_METADATA = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+
+
+def save(figure: Figure, stem: str | Path, formats: Iterable[str]) -> list[Path]:
+    """Write ``{stem}.{format}`` whole for each format (png, svg, pdf): same figure, same bytes."""
+    paths = [Path(f"{stem}.{format_}") for format_ in formats]
+    for path in paths:
+        format_ = path.suffix[1:]
+        with written_whole(path) as aside:
+            figure.savefig(aside, format=format_, metadata=_METADATA[format_])
+    return paths
+
+
+def class_colors(classes: Sequence[str]) -> dict[str, str]:
+    """One colour per class, in the study's class order, the same in every figure."""
+    return {label: SERIES[i % len(SERIES)] for i, label in enumerate(classes)}
+
+
+def blank(width_in: float = PAGE_IN, height_in: float = 3.0) -> Figure:
+    """Return an empty figure in the shared style, its layout done when it is drawn."""
+    return Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+def evaluated(
+    predictions: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    trials: Mapping[str, pd.DataFrame],
+    bests: Mapping[str, Mapping[str, Any]],
+    images: pd.DataFrame,
+    labels: Sequence[str],
+) -> dict[str, Figure]:
+    """Draw all figures of data, search and test, by the name of their file.
+
+    Parameters
+    ----------
+    predictions, images : tables.PREDICTIONS and tables.IMAGES.
+    metrics : content of metrics.json.
+    trials, bests : per outer fold, tables.TRIALS and the content of best.yaml.
+    labels : the classes, in the study's order.
+    """
+    return {
+        "catalogue": catalogue(images, labels),
+        "confusion": confusion(evaluation.confusion(predictions, labels)),
+        "classes": classes(metrics),
+        "baselines": baselines(metrics),
+        "horses": horses(evaluation.by_horse(predictions), metrics["chance"]),
+        "search": search(trials, bests),
+    }
+
+
+def catalogue(images: pd.DataFrame, labels: Sequence[str]) -> Figure:
+    """Photographs per class, and per horse and class (tables.IMAGES; views count once)."""
+    photos = images.drop_duplicates("photo_id")
+    counts = pd.crosstab(photos["horse"], photos["label"]).reindex(columns=list(labels))
+    counts = counts.fillna(0).astype(int)
+    counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
+    figure = blank(PAGE_IN, max(2.4, 1.3 + 0.28 * len(labels)))
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.9))
+    colors = class_colors(labels)
+
+    totals, rows = counts.sum(), np.arange(len(labels))
+    left.barh(rows, totals, color=[colors[label] for label in labels], height=0.7)
+    for row, label in zip(rows, labels, strict=True):
+        n_horses = int((counts[label] > 0).sum())
+        left.annotate(
+            f" {totals[label]:,} in {n_horses} horses",
+            (totals[label], row),
+            va="center",
+            fontsize=8,
+        )
+    left.set(title="By class", xlabel="photographs")
+    left.set_yticks(rows, list(labels))
+    left.invert_yaxis()
+    left.set_xlim(0, max(1, totals.max()) * 1.75)
+
+    below, width = np.zeros(len(counts)), 0.85 if len(counts) <= 60 else 1.0
+    for label in labels:
+        right.bar(np.arange(len(counts)), counts[label], width, below, color=colors[label])
+        below += counts[label].to_numpy()
+    right.set(title=f"By horse ({len(counts)} horses)", ylabel="photographs")
+    _name_horses(right, list(counts.index.astype(str)))
+    return figure
+
+
+def confusion(counts: pd.DataFrame) -> Figure:
+    """Images by true (rows) and predicted class, coloured by share of the true class."""
+    n = len(counts)
+    side = min(PAGE_IN, 1.7 + 0.72 * n)
+    figure = blank(side + 0.9, side)
+    axes = figure.subplots()
+    totals = counts.sum(axis=1).to_numpy()[:, None]
+    shares = counts.to_numpy() / np.maximum(totals, 1)
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    size = max(5.0, 9 - 0.35 * max(0, n - 4))
+    for row, column in np.ndindex(n, n):
+        share, place = shares[row, column], (column, row)
+        color = "white" if share > 0.55 else INK
+        axes.annotate(
+            f"{int(counts.to_numpy()[row, column]):,}", place, (0, 1), textcoords="offset points",
+            ha="center", va="bottom", color=color, fontsize=size, weight="bold",
+        )  # fmt: skip
+        axes.annotate(
+            f"{share:.0%}", place, (0, -1), textcoords="offset points",
+            ha="center", va="top", color=color, fontsize=size - 1.5,
+        )  # fmt: skip
+    labels = list(counts.columns)
+    axes.set_xticks(range(n), labels)
+    if max(map(len, labels)) > 9:
+        axes.tick_params(axis="x", rotation=35)
+        for text in axes.get_xticklabels():
+            text.set(ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(n), labels)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(n - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(n - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="minor", length=0)
+    bar = figure.colorbar(picture, shrink=0.75, aspect=25)
+    bar.set_label("share of the true class")
+    bar.set_ticks([0, 0.5, 1], labels=["0%", "50%", "100%"])
+    bar.outline.set_visible(False)
+    return figure
+
+
+def classes(metrics: Mapping[str, Any]) -> Figure:
+    """Recall and precision of every class, with intervals over horses (content of metrics.json)."""
+    by_class = evaluation.by_class(metrics)
+    n = len(by_class)
+    figure = blank(5.8, 1.1 + 0.46 * n)
+    axes = figure.subplots()
+    rows = np.arange(n)
+    for name, marker, color, shift in [
+        ("recall", "o", BLUE, -0.13),
+        ("precision", "D", ORANGE, 0.13),
+    ]:
+        columns = by_class[[name, f"{name}_low", f"{name}_high"]].to_numpy(float)
+        _intervals(axes, columns, rows + shift, marker, color, name.capitalize())
+    axes.axvline(1 / n, **_REFERENCE, label="Recall by chance")
+    axes.set_yticks(
+        rows,
+        [f"{row[0]}\n{row[1]:,} images, {row[2]} horses" for row in
+         by_class[["class", "n_images", "n_horses"]].itertuples(index=False)],
+    )  # fmt: skip
+    _unit(axes, f"out of fold, with {metrics['confidence']:.0%} intervals over horses")
+    axes.set_ylim(n - 0.5, -0.5)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2)
+    return figure
+
+
+def baselines(metrics: Mapping[str, Any]) -> Figure:
+    """Model and baselines in balanced accuracy and macro-F1; the model's lead, with intervals."""
+    found = {"model": metrics, **metrics["baselines"]}
+    order = [name for name in PREDICTORS if name in found]
+    order += [name for name in found if name not in order]
+    figure = blank(PAGE_IN, 1.1 + 0.4 * len(order))
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, name in zip(panels[:2], ("balanced_accuracy", "f1_macro"), strict=True):
+        _unit(axes, METRICS[name])
+        for row, predictor in enumerate(order):
+            color = BLUE if predictor == "model" else GREY
+            _labelled(axes, found[predictor][name], row, color, "{:.2f}")
+    panels[0].axvline(metrics["chance"], **_REFERENCE)
+    panels[0].annotate(
+        "chance", (metrics["chance"], 1), (0, 2), xycoords=("data", "axes fraction"), ha="center",
+        textcoords="offset points", fontsize=7.5, color=GREY,
+    )  # fmt: skip
+    _unit(panels[2], "Model's lead in macro-F1")
+    for row, predictor in enumerate(order):
+        if predictor != "model":
+            lead = found[predictor]["f1_macro"]["difference"]
+            _labelled(panels[2], lead, row, GREEN if lead["value"] > 0 else VERMILION, "{:+.2f}")
+    panels[2].set_xlim(min(-0.25, panels[2].dataLim.x0 - 0.05), 1.03)
+    panels[2].axvline(0, **_REFERENCE | {"color": INK})
+    panels[0].set_yticks(range(len(order)), [PREDICTORS.get(name, name) for name in order])
+    panels[0].set_ylim(len(order) - 0.6, -0.6)
+    figure.supxlabel(
+        f"out of fold, {metrics['n_images']:,} images of {metrics['n_horses']} horses, "
+        f"{metrics['confidence']:.0%} intervals over horses",
+        fontsize=8,
+        color=GREY,
+    )
+    return figure
+
+
+def horses(by_horse: pd.DataFrame, chance: float) -> Figure:
+    """Accuracy on every horse, by a model that never saw it; a dot's area counts its images."""
+    figure = blank(PAGE_IN, 2.3)
+    axes = figure.subplots()
+    table = by_horse.sort_values(["accuracy", "horse"], kind="stable")
+    accuracy, n_images = table["accuracy"].to_numpy(float), table["n_images"].to_numpy(float)
+    biggest = 130 if len(table) <= 60 else 50  # area of the largest dot, points²
+    areas = np.maximum(biggest * n_images / n_images.max(), 6)
+    inner_in = np.array([PAGE_IN - 0.3, 1.3])  # about what the axes will measure
+    heights = _swarm(accuracy * inner_in[0] * 72 / 1.04, np.sqrt(areas) + 1.5) / (inner_in[1] * 72)
+    axes.scatter(accuracy, heights, areas, color=BLUE, alpha=0.75, edgecolor="white", linewidth=0.6)
+    pooled = table["n_correct"].sum() / n_images.sum()
+    for place, text, color in [(pooled, f"all images {pooled:.2f}", INK), (chance, "chance", GREY)]:
+        axes.axvline(place, **_REFERENCE | {"color": color})
+        axes.annotate(
+            text, (place, 1), (0, 3), xycoords=("data", "axes fraction"), ha="center",
+            textcoords="offset points", fontsize=8, color=color,
+        )  # fmt: skip
+    _unit(axes, "accuracy on the horse's images")
+    axes.set_yticks([])
+    axes.set_ylim(*(np.array([-0.5, 0.5]) * max(1, 1.1 * np.ptp(heights) + 0.2)))
+    worst = ", ".join(
+        f"{row.horse} ({row.n_correct} of {row.n_images})" for row in table.head(3).itertuples()
+    )
+    figure.supxlabel(
+        f"Each dot is a horse, its area the number of images (up to {n_images.max():,.0f}). "
+        f"Hardest: {worst}",
+        fontsize=8,
+        color=GREY,
+    )
+    return figure
+
+
+def search(
+    trials: Mapping[str, pd.DataFrame], bests: Mapping[str, Mapping[str, Any]], n_shown: int = 30
+) -> Figure:
+    """Score of every structure tried, in every outer fold, and which was chosen.
+
+    Parameters
+    ----------
+    trials, bests : per outer fold, tables.TRIALS and the content of ``best.yaml``.
+    n_shown : structures shown, the best on average first, and all that were chosen.
+    """
+    table = pd.concat([frame.assign(fold=fold) for fold, frame in trials.items()])
+    table["hidden_units"] = table["hidden_units"].map(lambda n: "" if pd.isna(n) else str(n))
+    fixed = [part for part in _PARTS if part != "head" and table[part].nunique() == 1]
+    varied = [part for part in _PARTS if part not in fixed]
+    table["structure"] = _joined(table[varied])
+    settings = ["learning_rate", "weight_decay", "dropout", "label_smoothing"]
+    heads = table.groupby(["structure", "fold", *settings])["score"].mean()  # over seeds
+    scores = heads.groupby(["structure", "fold"]).agg(["max", "median"]).reset_index()
+    best = pd.DataFrame([best["structure"] for best in bests.values()], index=list(bests))
+    for part in ("views", "weight_by"):
+        best[part] = best[part].map("+".join)
+    best["hidden_units"] = best["hidden_units"].map(lambda n: "" if pd.isna(n) else str(int(n)))
+    winners = _joined(best[varied])
+
+    means = scores.groupby("structure")["max"].mean().sort_values(ascending=False, kind="stable")
+    shown = [name for i, name in enumerate(means.index) if i < n_shown or name in set(winners)]
+    scores = scores[scores["structure"].isin(shown)]
+    rows = scores["structure"].map(shown.index).to_numpy()
+    chosen = (scores["structure"] == scores["fold"].map(winners)).to_numpy()
+
+    figure = blank(PAGE_IN, 1.2 + 0.22 * len(shown))
+    axes = figure.subplots()
+    axes.hlines(
+        range(len(shown)), 0, 1, transform=axes.get_yaxis_transform(), color=PALE, linewidth=0.7
+    )
+    axes.scatter(scores["median"], rows, 22, marker="|", color=GREY, label="median head of a fold")
+    axes.scatter(
+        scores["max"], rows, 32, color=SKY, edgecolor="white", linewidth=0.5,
+        label="best head of a fold",
+    )  # fmt: skip
+    axes.scatter(
+        scores["max"][chosen], rows[chosen], 95, marker="*", color=VERMILION, edgecolor="white",
+        linewidth=0.5, zorder=3, label="chosen in a fold",
+    )  # fmt: skip
+    axes.set_yticks(range(len(shown)), shown)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    metric = str(next(iter(bests.values()))["metric"])
+    axes.set_xlabel(f"{METRICS.get(metric, metric)}, mean over inner folds")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, fontsize=8)
+    same = [f"{_PARTS[part]} {table[part].iloc[0]}" for part in fixed if table[part].iloc[0]]
+    notes = ["the same for all: " + ", ".join(same)] if same else []
+    if len(shown) < len(means):
+        notes.append(f"the best {len(shown)} of {len(means)} structures")
+    figure.supxlabel("; ".join(notes), fontsize=8, color=GREY)
+    return figure
+
+
+def _joined(parts: pd.DataFrame) -> pd.Series:
+    """Name a structure by its parts (rows): ``head + whole · grid2 · mlp 64``."""
+    texts = parts.rename(columns=str).astype(str)
+    rows = [" · ".join(part for part in row if part) for row in texts.itertuples(index=False)]
+    return pd.Series(rows, index=parts.index).str.replace("+", " + ").str.replace("mlp · ", "mlp ")
+
+
+def _intervals(
+    axes: Axes,
+    numbers: NDArray[Any],
+    rows: NDArray[Any],
+    marker: str,
+    color: str,
+    label: str | None,
+) -> None:
+    """Draw value, low, high (n, 3) as points with bars; NaN bounds draw none."""
+    value, low, high = numbers.T
+    axes.hlines(rows, low, high, color=color, linewidth=2, alpha=0.55)
+    axes.plot(value, rows, marker, color=color, markersize=6, markeredgecolor="white", label=label)
+
+
+def _labelled(
+    axes: Axes, figure: Mapping[str, float | None], row: int, color: str, form: str
+) -> None:
+    """Draw a figure of metrics.json with its interval and, above it, its value."""
+    numbers = np.array([[figure[key] for key in ("value", "low", "high")]], dtype=float)
+    _intervals(axes, numbers, np.array([row]), "o", color, None)
+    axes.annotate(
+        form.format(figure["value"]), (numbers[0, 0], row), (0, 6), textcoords="offset points",
+        ha="center", va="bottom", fontsize=8.5, weight="bold", color=color,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+    )  # fmt: skip
+
+
+def _unit(axes: Axes, label: str) -> None:
+    axes.set_xlim(-0.03, 1.03)
+    axes.spines["left"].set_visible(False)
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.grid(axis="x")
+    axes.set_xlabel(label)
+    axes.tick_params(axis="y", length=0)
+
+
+def _name_horses(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_xlim(-0.7, len(names) - 0.3)
+    if len(names) <= 40 and max(map(len, names)) <= 14:
+        axes.set_xticks(range(len(names)), list(names), rotation=90, fontsize=7)
+    else:
+        axes.set_xticks([])
+        axes.set_xlabel("horses, from most to fewest photographs")
+
+
+def _swarm(places: NDArray[Any], widths: NDArray[Any]) -> NDArray[Any]:
+    """Move dots (n,) off a line, as little as keeps them apart; all in points, sorted by place."""
+    offsets = np.zeros(len(places))
+    for i in range(1, len(places)):
+        near = np.flatnonzero(places[i] - places[:i] < (widths[:i] + widths[i]) / 2)
+        reach = (widths[near] + widths[i]) / 2
+        clear = np.sqrt(np.maximum(reach**2 - (places[i] - places[near]) ** 2, 0))
+        options = np.concatenate([[0.0], offsets[near] + clear, offsets[near] - clear])
+        options = options[np.argsort(np.abs(options), kind="stable")]
+        gaps = np.abs(options[:, None] - offsets[near]) + 1e-6
+        offsets[i] = options[(gaps >= clear).all(axis=1)][0]
+    return offsets

@@ -1,0 +1,460 @@
+"""Classifiers on features: many trained at once as one batched tensor program.
+
+A population of P heads, each with its own learning rate, weight decay, dropout, label smoothing
+and seed, is trained over F folds together: every parameter is a tensor (F, inputs, P, outputs), a
+step is one batched matrix product per layer, and the heads never meet in the loss. DINOv2 (Oquab
+et al. 2023, arXiv 2304.07193) trains its linear evaluation in the same spirit.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from equimood.errors import UserError
+from equimood.logs import Progress
+from equimood.settings import Metric
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+MIN_COLUMNS = 16  # of a matrix product in training
+CHUNK_FLOATS = 1 << 24  # largest intermediate tensor of a prediction
+
+Kind = Literal["linear", "mlp"]
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """How one head of a population is trained (AdamW, cosine decay)."""
+
+    learning_rate: float
+    weight_decay: float
+    dropout: float
+    label_smoothing: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a population of heads shares: its features, its form and its weights in the loss."""
+
+    views: tuple[str, ...]
+    backbone: str
+    pooling: str
+    head: Kind
+    hidden_units: int | None
+    weight_by: tuple[str, ...]
+
+
+def structure_from(content: Mapping[str, Any]) -> Structure:
+    """Rebuild a structure from what YAML kept of it."""
+    lists = {name: tuple(content[name]) for name in ("views", "weight_by")}
+    return Structure(**{**content, **lists})
+
+
+class Head(nn.Module):
+    """Standardise features, classify, average the logits of S seeds; frozen.
+
+    Parameters
+    ----------
+    mean, inverse_std : (d,) statistics of the training features; a constant feature has an
+        ``inverse_std`` of 0 and is ignored.
+    parameters : ``weight`` (1, d, S, C) and ``bias`` (1, 1, S, C) of a linear head; of an MLP also
+        ``hidden_weight`` (1, d, S, h) and ``hidden_bias`` (1, 1, S, h), ``weight`` (1, h, S, C).
+    """
+
+    mean: Tensor
+    inverse_std: Tensor
+
+    def __init__(self, mean: Tensor, inverse_std: Tensor, parameters: Mapping[str, Tensor]):
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("inverse_std", inverse_std)
+        for name, value in parameters.items():
+            self.register_parameter(name, nn.Parameter(value, requires_grad=False))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Self:
+        """Rebuild a head from its ``state_dict()``."""
+        rest = {name: value for name, value in state.items() if name not in ("mean", "inverse_std")}
+        return cls(state["mean"], state["inverse_std"], rest)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Map features (n, d) to logits (n, C)."""
+        z = (X - self.mean) * self.inverse_std
+        return _logits(dict(self.named_parameters()), z[None])[0].mean(dim=1)
+
+
+@dataclass(frozen=True)
+class PackedHeads:
+    """A trained population: ``parameters`` (F, inputs, P, outputs), ``mean`` (F, d)."""
+
+    configs: tuple[HeadConfig, ...]
+    parameters: dict[str, Tensor]
+    mean: Tensor
+    inverse_std: Tensor
+
+    def head(self, fold: int, heads: Sequence[int]) -> Head:
+        """The heads with these indices as one module that averages their logits."""
+        chosen = {name: value[fold : fold + 1, :, list(heads)].clone()
+                  for name, value in self.parameters.items()}  # fmt: skip
+        return Head(self.mean[fold].clone(), self.inverse_std[fold].clone(), chosen)
+
+    @torch.inference_mode()
+    def logits(self, X: np.ndarray | Tensor) -> Tensor:
+        """Map features (n, d) to logits (P, F, n, C)."""
+        X = torch.as_tensor(X, device=self.mean.device)
+        rows = torch.arange(len(X), device=X.device)
+        folds = [torch.cat([part for _, part in self._by_chunk(X, rows, fold)], dim=0)
+                 for fold in range(len(self.mean))]  # fmt: skip
+        return torch.stack(folds).permute(2, 0, 1, 3)
+
+    @torch.inference_mode()
+    def confusion(self, X: np.ndarray | Tensor, y: np.ndarray, judged: np.ndarray) -> np.ndarray:
+        """Count what each head says of the rows it is judged on.
+
+        Parameters
+        ----------
+        X, y : (n, d) features and (n,) class indices.
+        judged : (F, n) bool, the rows on which the heads of a fold are judged.
+
+        Returns
+        -------
+        (P, F, C, C) counts, true classes along the second last axis, predicted along the last.
+        """
+        X = torch.as_tensor(X, device=self.mean.device)
+        true = torch.as_tensor(y, device=X.device, dtype=torch.long)
+        n_classes = self.parameters["bias"].shape[-1]
+        counts = torch.zeros(
+            len(self.mean), len(self.configs) * n_classes * n_classes, dtype=torch.long
+        )
+        offset = torch.arange(len(self.configs), device=X.device) * n_classes
+        for fold, of_fold in enumerate(judged):
+            rows = torch.as_tensor(np.flatnonzero(of_fold), device=X.device)
+            for chunk, logits in self._by_chunk(X, rows, fold):
+                cell = (offset + true[chunk, None]) * n_classes + logits.argmax(-1)
+                counts[fold] += torch.bincount(cell.flatten(), minlength=counts.shape[1]).cpu()
+        shape = (len(self.mean), len(self.configs), n_classes, n_classes)
+        return counts.reshape(shape).transpose(0, 1).numpy()
+
+    def _by_chunk(self, X: Tensor, rows: Tensor, fold: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield rows and the fold's logits (rows, P, C), few enough at a time to bound memory."""
+        parameters = {name: value[fold : fold + 1] for name, value in self.parameters.items()}
+        widest = max(value[0, 0].numel() for value in self.parameters.values())
+        for chunk in rows.split(max(1, CHUNK_FLOATS // max(widest, X.shape[1]))):
+            z = (X[chunk] - self.mean[fold]) * self.inverse_std[fold]
+            yield chunk, _logits(parameters, z[None])[0]
+
+
+def fit(
+    X: np.ndarray | Tensor,
+    y: np.ndarray,
+    train_weights: np.ndarray,
+    configs: Sequence[HeadConfig],
+    *,
+    kind: Kind,
+    hidden_units: int | None = None,
+    epochs: int,
+    batch_size: int,
+    n_classes: int,
+    device: torch.device | str = "cpu",
+    stream_seed: int = 0,
+    memory_mb: int = 1024,
+    progress: Progress | None = None,
+) -> PackedHeads:
+    """Train every configuration on every fold; a head is the same whatever it is packed with.
+
+    Features are standardised with each fold's own training rows. The order of the rows comes from
+    one stream, the same for all heads. Initial weights and dropout come from a head's own seed:
+    heads of one seed share their dropout noise, which makes the comparison of their settings
+    a paired one, and lets those of one rate share the masked input and so the matrix product.
+
+    Parameters
+    ----------
+    X : (n, d) float32 features, kept in one copy; moved once if ``device`` is a GPU.
+    y : (n,) class indices.
+    train_weights : (F, n) weight of each row in each fold's loss; 0 where it is not trained on.
+    configs : the population, P heads.
+    kind, hidden_units : ``linear``, or ``mlp`` with one hidden layer of rectified units.
+    epochs, batch_size : passes over the rows; an epoch is cut into equal batches of at most this.
+    stream_seed : seed of the order of rows.
+    memory_mb : heads that would need more together are trained in several rounds.
+    """
+    X = torch.as_tensor(X, device=device)
+    labels = torch.as_tensor(y, device=device, dtype=torch.long)
+    weights = torch.as_tensor(train_weights, device=device, dtype=torch.float32)
+    mean, inverse_std = _statistics(X, weights > 0)
+    shapes = _shapes(X.shape[1], n_classes, kind, hidden_units)
+
+    units = n_classes + (hidden_units or 0)
+    n_parameters = sum(math.prod(shape) for shape in shapes.values())
+    floats = len(weights) * (6 * n_parameters + 4 * batch_size * units)  # weights, moments, …
+    at_once = max(1, (memory_mb << 20) // (4 * floats))
+    order = sorted(range(len(configs)), key=lambda p: _noise(configs[p]))
+    rounds = [order[start : start + at_once] for start in range(0, len(order), at_once)]
+
+    trained: list[_Pack] = []
+    for done, of_round in enumerate(rounds):
+        packs = [
+            _Pack([configs[p] for p in pack], shapes, len(weights), X.device)
+            for _, pack in itertools.groupby(of_round, key=lambda p: _noise(configs[p]))
+        ]
+        steps = _batches(weights > 0, batch_size, epochs, stream_seed)
+        for step, n_steps, rows, valid in steps:
+            z = (X[rows] - mean[:, None]) * inverse_std[:, None]
+            share = weights.gather(1, rows) * valid / valid.sum(1, keepdim=True).clamp(min=1)
+            for pack in packs:
+                pack.step(z, labels[rows], share, step / n_steps)
+            if progress:
+                progress(done * n_steps + step + 1, len(rounds) * n_steps)
+        trained += packs
+
+    back = torch.as_tensor(np.argsort(order), device=device)
+    parameters = {
+        name: torch.cat([pack.trained(name) for pack in trained], dim=2)[:, :, back]
+        for name in shapes
+    }
+    return PackedHeads(tuple(configs), parameters, mean, inverse_std)
+
+
+def sample_weights(
+    labels: np.ndarray,
+    horses: np.ndarray,
+    sessions: np.ndarray,
+    weight_by: Sequence[str],
+    mask: np.ndarray,
+) -> np.ndarray:
+    """Weigh rows so that every class, horse or session counts the same; several multiply.
+
+    A session is one of its horse: equal names under two horses are two sessions.
+
+    Returns
+    -------
+    (n,) float32, mean 1 over the rows of ``mask`` (n, bool), 0 elsewhere.
+    """
+    groups = {"class": [labels], "horse": [horses], "session": [horses, sessions]}
+    weights = np.ones(int(mask.sum()))
+    for name in weight_by:
+        codes = np.zeros(len(weights), dtype=np.int64)
+        for column in groups[name]:
+            values, inverse = np.unique(np.asarray(column, dtype=str)[mask], return_inverse=True)
+            codes = codes * len(values) + inverse
+        _, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
+        weights /= counts[inverse]
+    spread = np.zeros(len(mask), dtype=np.float32)
+    spread[mask] = weights / weights.mean()
+    return spread
+
+
+def score(confusion: np.ndarray, metric: Metric) -> np.ndarray:
+    """Score confusion matrices (…, C, C) as scikit-learn's scorer of that name does; shape (…)."""
+    confusion = confusion.astype(float)
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    true, said = confusion.sum(-1), confusion.sum(-2)
+    total = confusion.sum((-2, -1))
+    if metric == "accuracy":
+        return hits.sum(-1) / total
+    if metric == "balanced_accuracy":
+        return _mean_where(hits, true, true > 0)
+    if metric == "f1_macro":
+        return _mean_where(2 * hits, true + said, true + said > 0)
+    # matthews_corrcoef: Gorodkin 2004, the correlation of two labellings with several classes.
+    covariance = hits.sum(-1) * total - (true * said).sum(-1)
+    variances = (total**2 - (true**2).sum(-1)) * (total**2 - (said**2).sum(-1))
+    return np.divide(
+        covariance, np.sqrt(variances), out=np.zeros_like(covariance), where=variances > 0
+    )
+
+
+def _mean_where(above: np.ndarray, below: np.ndarray, where: np.ndarray) -> np.ndarray:
+    ratio = np.divide(above, below, out=np.zeros_like(above), where=where)
+    return ratio.sum(-1) / where.sum(-1)
+
+
+def _logits(parameters: Mapping[str, Tensor], z: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Map standardised features (F, b, d) to logits (F, b, P, C).
+
+    ``keep`` (b, d of a linear head or h of an MLP) are the dropout factors, 0 or 1 / (1 - rate).
+    """
+    if "hidden_weight" not in parameters:
+        z = z if keep is None else z * keep
+        return _dense(z, parameters["weight"], parameters["bias"])
+    hidden = _dense(z, parameters["hidden_weight"], parameters["hidden_bias"]).relu()
+    hidden = hidden if keep is None else hidden * keep[:, None]
+    return torch.einsum("fbph,fhpc->fbpc", hidden, parameters["weight"]) + parameters["bias"]
+
+
+def _dense(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Apply P layers to the same input: (F, b, d) with weights (F, d, P, o) gives (F, b, P, o)."""
+    flat = torch.baddbmm(bias.flatten(2), z, weight.flatten(2))
+    return flat.unflatten(2, weight.shape[2:])
+
+
+def _shapes(d: int, n_classes: int, kind: Kind, hidden: int | None) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of each parameter of one head."""
+    if kind == "linear":
+        return {"weight": (d, n_classes), "bias": (1, n_classes)}
+    assert hidden, "an MLP has hidden units"
+    return {
+        "hidden_weight": (d, hidden),
+        "hidden_bias": (1, hidden),
+        "weight": (hidden, n_classes),
+        "bias": (1, n_classes),
+    }
+
+
+def _noise(config: HeadConfig) -> tuple[float, int]:
+    """What the dropout noise of a head depends on."""
+    return (config.dropout, config.seed if config.dropout else 0)
+
+
+def _statistics(X: Tensor, trained: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and inverse standard deviation (F, d) of the rows ``trained`` (F, n)."""
+    total = X.new_zeros((len(trained), X.shape[1]), dtype=torch.float64)
+    squares = total.clone()
+    for rows in torch.arange(len(X), device=X.device).split(CHUNK_FLOATS // 4 // X.shape[1] + 1):
+        x, of_fold = X[rows].double(), trained[:, rows].double()
+        total += of_fold @ x
+        squares += of_fold @ x**2
+    n_rows = trained.sum(1, keepdim=True)
+    mean = total / n_rows
+    variance = squares / n_rows - mean**2
+    if not bool(torch.isfinite(variance).all()):
+        raise UserError(
+            "the features hold numbers that are not finite: in the settings write "
+            "`features: {dtype: float32}`, and check the backbone's mean, std and weights"
+        )
+    # A feature that is constant over the training rows says nothing: its inverse is 0, so that
+    # rounding noise does not become a gradient, which Adam would blow up to full steps.
+    varies = variance > 1e-10 * mean**2 + 1e-20
+    inverse = torch.where(varies, variance.clamp(min=1e-20).rsqrt(), 0.0)
+    return mean.float(), inverse.float()
+
+
+def _batches(
+    trained: Tensor, batch_size: int, epochs: int, seed: int
+) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Yield step, number of steps, rows (F, b) and which of them count (F, b).
+
+    Each epoch is one permutation of all rows, of which every fold keeps its own and cuts them into
+    the same number of batches, equal to within one row: no fold computes rows it does not train on.
+    """
+    device, per_fold = trained.device, trained.sum(1).cpu()
+    n_batches = math.ceil(int(per_fold.max()) / batch_size)
+    edges = torch.arange(n_batches + 1)[None] * per_fold[:, None] // n_batches  # (F, batches + 1)
+    width = int((edges[:, 1:] - edges[:, :-1]).max())
+    places = edges[:, :-1, None] + torch.arange(width)
+    valid = (places < edges[:, 1:, None]).to(device)
+    places = places.clamp(max=int(per_fold.max()) - 1).to(device)
+    stream = torch.Generator().manual_seed(seed)
+    for epoch in range(epochs):
+        order = torch.randperm(trained.shape[1], generator=stream).to(device)
+        # A stable sort of "is not trained on" moves each fold's own rows to the front, in order.
+        own_first = order[torch.argsort((~trained[:, order]).byte(), dim=1, stable=True)]
+        for batch in range(n_batches):
+            rows = own_first.gather(1, places[:, batch])
+            yield epoch * n_batches + batch, epochs * n_batches, rows, valid[:, batch]
+
+
+class _Pack:
+    """Heads of one dropout noise, and their AdamW (Loshchilov and Hutter 2019) in one batch.
+
+    ``torch.optim`` has one learning rate per tensor, here it is one per head.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[HeadConfig],
+        shapes: Mapping[str, tuple[int, int]],
+        n_folds: int,
+        device: torch.device,
+    ):
+        # A matrix product of few columns is summed in another order, which 30 epochs of Adam make
+        # visible: heads that are dropped again fill it up, so that a head alone is the head it is
+        # in a large pack.
+        self.n_heads = len(configs)
+        n_columns = next(iter(shapes.values()))[1]
+        configs = [*configs, *configs[:1] * (-(-MIN_COLUMNS // n_columns) - len(configs))]
+
+        def per_head(field: str) -> Tensor:
+            values = [getattr(config, field) for config in configs]
+            return torch.tensor(values, device=device, dtype=torch.float32)
+
+        self.learning_rate = per_head("learning_rate")[:, None]
+        self.weight_decay = per_head("weight_decay")[:, None]
+        self.smoothing = per_head("label_smoothing")
+        self.dropout = configs[0].dropout
+        self.n_steps = 0
+        self.noise = torch.Generator(device).manual_seed((1 << 32) + configs[0].seed)
+        self.parameters = {
+            name: value.expand(n_folds, -1, -1, -1).contiguous().to(device).requires_grad_()
+            for name, value in _initial(configs, shapes).items()
+        }
+        self.moments = {
+            name: (torch.zeros_like(value), torch.zeros_like(value))
+            for name, value in self.parameters.items()
+        }
+
+    def step(self, z: Tensor, y: Tensor, share: Tensor, progress: float) -> None:
+        """Take one step; z (F, b, d), y (F, b), share (F, b) of the loss, progress in [0, 1)."""
+        log_p = _logits(self.parameters, z, self._keep(z)).log_softmax(-1)
+        of_label = log_p.gather(-1, y[:, :, None, None].expand(*log_p.shape[:3], 1))[..., 0]
+        loss = -(1 - self.smoothing) * of_label - self.smoothing * log_p.mean(-1)
+        gradients = torch.autograd.grad(
+            (loss * share[..., None]).sum(), [*self.parameters.values()]
+        )
+        self.n_steps += 1
+        rate = self.learning_rate * (0.5 + 0.5 * math.cos(math.pi * progress))
+        for (name, value), gradient in zip(self.parameters.items(), gradients, strict=True):
+            decay = self.weight_decay if name.endswith("weight") else None
+            _adamw(value.data, gradient, *self.moments[name], self.n_steps, rate, decay)
+
+    def trained(self, name: str) -> Tensor:
+        """Hand out a parameter (F, inputs, heads, outputs)."""
+        return self.parameters[name].detach()[:, :, : self.n_heads]
+
+    def _keep(self, z: Tensor) -> Tensor | None:
+        if not self.dropout:
+            return None
+        hidden = self.parameters.get("hidden_bias")
+        units = z.shape[-1] if hidden is None else hidden.shape[-1]
+        noise = torch.rand((z.shape[1], units), generator=self.noise, device=z.device)
+        return (noise >= self.dropout) / (1 - self.dropout)
+
+
+def _initial(
+    configs: Sequence[HeadConfig], shapes: Mapping[str, tuple[int, int]]
+) -> dict[str, Tensor]:
+    """Draw (1, inputs, P, outputs) uniformly within 1 / sqrt(fan in), as torch.nn.Linear does."""
+    heads: dict[str, list[Tensor]] = {name: [] for name in shapes}
+    for config in configs:
+        stream = torch.Generator().manual_seed(config.seed)
+        for name, (inputs, outputs) in shapes.items():
+            fan_in = shapes[name.replace("bias", "weight")][0]
+            drawn = torch.rand((inputs, outputs), generator=stream)
+            heads[name].append((2 * drawn - 1) / math.sqrt(fan_in))
+    return {name: torch.stack(drawn, dim=1)[None] for name, drawn in heads.items()}
+
+
+def _adamw(
+    value: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    n_steps: int,
+    rate: Tensor,
+    decay: Tensor | None,
+) -> None:
+    """Update ``value`` (F, inputs, P, outputs) in place, with rate and decay (P, 1)."""
+    if decay is not None:
+        value.mul_(1 - rate * decay)
+    first.lerp_(gradient, 1 - BETAS[0])
+    second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+    # The gradient has served: its memory takes the root.
+    root = torch.sqrt(second, out=gradient).div_(math.sqrt(1 - BETAS[1] ** n_steps)).add_(EPSILON)
+    value.addcdiv_(first * rate, root, value=-1 / (1 - BETAS[0] ** n_steps))

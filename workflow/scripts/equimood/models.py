@@ -1,0 +1,114 @@
+"""A calibrated model that maps the pixels of one or several views to emotion probabilities."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from equimood import backbones
+from equimood.backbones import Backbone
+from equimood.errors import UserError
+from equimood.files import provenance, read_yaml, write_yaml, written_whole
+from equimood.heads import Head, HeadConfig, Structure, structure_from
+
+
+class EmotionModel(nn.Module):
+    """Backbone, pooling, views side by side, head, temperature; frozen.
+
+    Attributes
+    ----------
+    classes : names of the outputs, in order.
+    views : names of the inputs, in order.
+    pooling : how the backbone's last layer becomes a vector.
+    temperature : divides the logits (Guo et al. 2017, arXiv 1706.04599).
+    """
+
+    temperature: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Head,
+        structure: Structure,
+        classes: Sequence[str],
+        temperature: float,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.structure = structure
+        self.views = list(structure.views)
+        self.pooling = structure.pooling
+        self.classes = list(classes)
+        self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float32))
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, *views: Tensor) -> Tensor:
+        """Map pixels, per view (b, 3, side, side) in 0-1, to calibrated logits (b, C)."""
+        vectors = [self.backbone(pixels, [self.pooling])[self.pooling] for pixels in views]
+        return self.logits(torch.cat(vectors, dim=1))
+
+    def logits(self, X: Tensor) -> Tensor:
+        """Map features (b, d), the views side by side, to calibrated logits (b, C)."""
+        return self.head(X) / self.temperature
+
+
+def save(
+    folder: Path,
+    head: Head,
+    structure: Structure,
+    config: HeadConfig,
+    classes: Sequence[str],
+    temperature: float,
+    backbone_fingerprint: str,
+    trained: dict[str, Any],
+) -> None:
+    """Write ``weights.safetensors`` (the head) and ``card.yaml``; the backbone by fingerprint.
+
+    ``trained`` says from what and how: it stands in the card as given.
+    """
+    with written_whole(folder / "weights.safetensors") as aside:
+        save_file({name: value.contiguous() for name, value in head.state_dict().items()}, aside)
+    write_yaml(folder / "card.yaml", {
+        "classes": list(classes),
+        "temperature": temperature,
+        "structure": _listed(asdict(structure)),
+        "head": asdict(config),
+        "backbone_fingerprint": backbone_fingerprint,
+        **trained,
+        "provenance": provenance(),
+    })  # fmt: skip
+
+
+def load(folder: Path, backbone: Backbone) -> EmotionModel:
+    """Read a saved model on its backbone's device; refuse any backbone but the one it had."""
+    card = read_yaml(folder / "card.yaml")
+    if backbone.fingerprint != card["backbone_fingerprint"]:
+        raise UserError(
+            f"{folder}: trained on features of another backbone (fingerprint "
+            f"{card['backbone_fingerprint']}) than {backbone.name} ({backbone.fingerprint}); "
+            "run the target train again"
+        )
+    head = Head.from_state(load_file(folder / "weights.safetensors"))
+    structure = structure_from(card["structure"])
+    model = EmotionModel(backbone, head, structure, card["classes"], card["temperature"])
+    return model.to(backbone.device)
+
+
+def load_with(folder: Path, backbone_cards: Iterable[str], device: torch.device) -> EmotionModel:
+    """Read a saved model, its backbone found by name among the cards of fetched ones."""
+    name = read_yaml(folder / "card.yaml")["structure"]["backbone"]
+    for card in map(Path, backbone_cards):
+        if read_yaml(card)["name"] == name:
+            return load(folder, backbones.load(card.parent, device))
+    raise UserError(f"{folder}: trained with backbone {name!r}, which is not in the settings now")
+
+
+def _listed(content: dict[str, Any]) -> dict[str, Any]:
+    """Tuples as lists: YAML without Python's own tags."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in content.items()}

@@ -1,0 +1,517 @@
+"""Ray Tune over structures: views, backbones, poolings, heads and what weighs the same.
+
+A trial is one structure; inside it a population of heads trains over all inner folds at once. What
+a trial found is remembered in the state folder, so that a search that was killed, or one whose
+space has grown, computes nothing twice and comes to the same result.
+"""
+
+import itertools
+import logging
+import os
+import platform
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from equimood import devices, features, heads, settings, tables
+from equimood.errors import UserError
+from equimood.files import digest, read_json, read_yaml, state_folder, write_json, write_yaml
+from equimood.heads import HeadConfig, Structure
+from equimood.logs import Progress, log
+
+# Ray reads these as it is imported. The token keeps other users of the machine out; without one of
+# our own Ray would leave it in the home folder.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # else Tune prints a table whatever `verbose` says
+os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # five files a trial
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+
+import ray
+from ray import tune
+from ray.tune.search import ConcurrencyLimiter, Searcher
+
+SEARCH_VERSION = 1  # a golden-value test forces it up when scores change
+BATCH = 8  # trials that Optuna suggests before it hears of any: the same for every number of slots
+OBJECT_STORE_MB = 200
+Space = dict[str, list[dict[str, Any]]]  # part -> the values it may take
+Choice = dict[str, int]  # part -> which of them
+
+
+@dataclass(frozen=True)
+class Best:
+    """The chosen configuration, with its score averaged over seeds, in each inner fold."""
+
+    structure: Structure
+    head: HeadConfig
+    metric: settings.Metric
+    score: float
+    score_per_fold: tuple[float, ...]
+    n_trials: int
+    n_heads: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """``trials``: one row per trial and head (tables.TRIALS and score_{inner fold})."""
+
+    trials: pd.DataFrame
+    best: Best
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all trials of a search share; ``trained`` (F, n) says which rows train in which fold."""
+
+    key: str
+    folder: Path
+    feature_files: tuple[Path, ...]
+    stored: dict[str, str]  # view/backbone -> digest of its images and of what made their features
+    photos: pd.DataFrame
+    y: np.ndarray
+    trained: np.ndarray
+    population: tuple[HeadConfig, ...]
+    search: settings.Search
+    n_classes: int
+    seed: int
+    memory_mb: int
+
+    def memo(self, structure: Structure) -> Path:
+        """File that remembers what this structure scored, named by all that it depends on."""
+        stored = [self.stored[f"{view}/{structure.backbone}"] for view in structure.views]
+        return self.folder / f"{digest(asdict(structure), stored)}.json"
+
+
+def dimensions(search: settings.Search, backbones: Mapping[str, settings.Backbone]) -> Space:
+    """The independent choices that make a structure; the default is the first of each."""
+    names = search.backbones or list(backbones)
+    hidden: dict[str, list[Any]] = {"linear": [None], "mlp": list(search.hidden_units)}
+    return {
+        "views": [{"views": tuple(views)} for views in search.views],
+        "features": [{"backbone": name, "pooling": pooling}
+                     for name in names for pooling in backbones[name].poolings],
+        "head": [{"head": head, "hidden_units": units}
+                 for head in search.heads for units in hidden[head]],
+        "weight_by": [{"weight_by": tuple(names)} for names in search.weight_by],
+    }  # fmt: skip
+
+
+def structures(
+    search: settings.Search, backbones: Mapping[str, settings.Backbone]
+) -> list[Structure]:
+    """All structures, the default first."""
+    space = dimensions(search, backbones)
+    return [_structure(space, choice) for choice in _grid(space)]
+
+
+def population(search: settings.Search, seed: int) -> list[HeadConfig]:
+    """The heads of a trial, the default first: every combination, or a seeded sample of them.
+
+    Each combination comes with all its seeds, so that they can be averaged.
+    """
+    combinations = list(itertools.product(
+        search.learning_rate, search.weight_decay, search.dropout, search.label_smoothing
+    ))  # fmt: skip
+    n_combinations = max(1, search.n_heads // search.seeds)
+    if n_combinations < len(combinations):
+        others = np.random.default_rng(seed).permutation(len(combinations) - 1) + 1
+        kept = [0, *sorted(others[: n_combinations - 1])]
+        combinations = [combinations[i] for i in kept]
+    seeds = range(1000 * seed, 1000 * seed + search.seeds)
+    return [HeadConfig(*combination, seed=s) for combination in combinations for s in seeds]
+
+
+def run(
+    photos: pd.DataFrame,
+    splits: pd.DataFrame,
+    feature_files: Sequence[Path],
+    backbones: Mapping[str, settings.Backbone],
+    search: settings.Search,
+    classes: Sequence[str],
+    seed: int,
+    record: Path,
+    slots: int = 1,
+    memory_mb: int = 2000,
+    address: str | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Find the best configuration for the training horses of one outer fold.
+
+    Deterministic: the same result with any number of slots, in any order of completion, and after
+    any number of kills.
+
+    Parameters
+    ----------
+    photos : photographs that have every view of the search, as features.photos gives them.
+    splits : the fold's rows of tables.SPLITS.
+    feature_files : features/{view}/{backbone}/{shard}.safetensors of all views and backbones.
+    backbones : the study's, by name, for their poolings.
+    record : folder in which the use of the state folder is noted.
+    slots : trials at a time, each with one thread (and its share of the GPUs).
+    memory_mb : of all slots together.
+    address : of a running Ray; else one is started here, and ended.
+    """
+    space = dimensions(search, backbones)
+    task = _task(
+        photos, splits, feature_files, space, search, classes, seed, record, memory_mb // slots
+    )
+    tried = list(_grid(space))
+    if len(tried) <= search.n_trials:
+        pending = [c for c in tried if not task.memo(_structure(space, c)).exists()]
+        log.info("search: %d structures, %d of them new", len(tried), len(pending))
+        searcher: Searcher = _Distinct(space, pending, seed)
+        n_trials = len(pending)
+    else:
+        log.info("search: %d of %d structures, by Optuna", search.n_trials, len(tried))
+        # Waits for the whole batch: what Optuna knows must not depend on who finished first.
+        searcher = ConcurrencyLimiter(_Distinct(space, tried[:1], seed), BATCH, batch=True)
+        n_trials = search.n_trials
+        tried = []
+    if n_trials:
+        with _ray(slots, memory_mb, address):
+            tuned = _tune(task, space, searcher, n_trials, slots, progress)
+        tried = tried or tuned
+    return _result(task, [_structure(space, choice) for choice in tried])
+
+
+def write(result: Result, folder: Path) -> None:
+    """Write ``trials.parquet`` and ``best.yaml``."""
+    per_fold = [name for name in map(str, result.trials) if name.startswith("score_")]
+    tables.write(result.trials, folder / "trials.parquet", tables.TRIALS, *per_fold)
+    write_yaml(folder / "best.yaml", asdict(result.best))
+
+
+def read_best(path: Path) -> Best:
+    """Read ``best.yaml``."""
+    content = read_yaml(path)
+    return Best(**{
+        **content,
+        "structure": heads.structure_from(content["structure"]),
+        "head": HeadConfig(**content["head"]),
+        "score_per_fold": tuple(content["score_per_fold"]),
+    })  # fmt: skip
+
+
+def scores(task: Task, structure: Structure) -> np.ndarray:
+    """Train the population on every inner fold and score it; (P, F)."""
+    device = devices.choose()
+    X = _matrix(task, structure, device)
+    frame = task.photos
+    weights = np.stack([
+        heads.sample_weights(
+            frame["label"].to_numpy(), frame["horse"].to_numpy(), frame["session"].to_numpy(),
+            structure.weight_by, trained,
+        )
+        for trained in task.trained
+    ])  # fmt: skip
+    packed = heads.fit(
+        X, task.y, weights, task.population,
+        kind=structure.head, hidden_units=structure.hidden_units,
+        epochs=task.search.epochs, batch_size=task.search.batch_size,
+        n_classes=task.n_classes, device=device, stream_seed=task.seed,
+        memory_mb=task.memory_mb,
+    )  # fmt: skip
+    return heads.score(packed.confusion(X, task.y, ~task.trained), task.search.metric)
+
+
+_last_matrix: dict[str, Tensor] = {}
+
+
+def _matrix(task: Task, structure: Structure, device: torch.device) -> Tensor:
+    """Features of a structure, (n, d) on the device; kept for the worker's next trial."""
+    key = digest(task.key, structure.views, structure.backbone, structure.pooling, str(device))
+    if key not in _last_matrix:
+        _last_matrix.clear()
+        X = features.matrix(
+            task.feature_files,
+            task.photos,
+            list(structure.views),
+            structure.backbone,
+            structure.pooling,
+        )
+        _last_matrix[key] = torch.from_numpy(X).to(device)
+    return _last_matrix[key]
+
+
+def _trial(choice: Choice, task: Task, space: Space) -> dict[str, float]:
+    """Run in a worker: score a structure, or remember what it scored."""
+    structure = _structure(space, choice)
+    memo = task.memo(structure)
+    if not memo.exists():
+        devices.use_threads(1)
+        devices.deterministic(task.seed)
+        began = time.monotonic()
+        found = scores(task, structure)
+        write_json(memo, {
+            "structure": asdict(structure),
+            "scores": found.tolist(),
+            "cost_s": time.monotonic() - began,
+            "host": platform.node(),
+        })  # fmt: skip
+    return {"score": float(np.mean(read_json(memo)["scores"], axis=1).max())}
+
+
+def _task(
+    photos: pd.DataFrame,
+    splits: pd.DataFrame,
+    feature_files: Sequence[Path],
+    space: Space,
+    search: settings.Search,
+    classes: Sequence[str],
+    seed: int,
+    record: Path,
+    memory_mb: int,
+) -> Task:
+    horses = splits[splits["role"] == "train"].set_index("horse")["inner_fold"]
+    photos = photos[photos["horse"].isin(horses.index)].reset_index(drop=True)
+    inner = photos["horse"].map(horses).to_numpy(dtype=int)
+    folds = np.unique(horses.to_numpy())
+    trained = inner != folds[:, None]
+    for fold, of_fold in zip(folds, trained, strict=True):
+        if of_fold.all() or len(set(photos["label"][of_fold])) < len(classes):
+            raise UserError(
+                f"search: of inner fold {fold}, too few photographs have all the views of "
+                "search.views to judge a head on, or to show each class to it; choose fewer "
+                "views, or a smaller split.inner_splits"
+            )
+    everything = [
+        SEARCH_VERSION, list(classes), seed, search.metric, search.epochs, search.batch_size,
+        [asdict(config) for config in population(search, seed)],
+        *(photos[name].tolist() for name in ("photo_id", "label", "horse", "session")),
+        inner.tolist(),
+    ]  # fmt: skip
+    key = digest(everything)
+    return Task(
+        key=key,
+        folder=state_folder("search", key, record).resolve(),
+        feature_files=tuple(Path(path).resolve() for path in feature_files),
+        stored=_stored(feature_files, photos, space),
+        photos=photos,
+        y=pd.Categorical(photos["label"], categories=list(classes)).codes.astype(int),
+        trained=trained,
+        population=tuple(population(search, seed)),
+        search=search,
+        n_classes=len(classes),
+        seed=seed,
+        memory_mb=memory_mb,
+    )
+
+
+def _stored(
+    feature_files: Sequence[Path],
+    photos: pd.DataFrame,
+    space: Space,
+) -> dict[str, str]:
+    """Digest, per view/backbone, of the images and of what their features are made with."""
+    made_with: dict[str, set[str]] = {}
+    for path in map(Path, feature_files):
+        with safe_open(path, framework="np") as opened:
+            facts = opened.metadata()
+            made_of = [facts["fingerprint"], facts["embed_version"]]
+            made_of += sorted({opened.get_slice(name).get_dtype() for name in opened.keys()})  # noqa: SIM118
+        pair = f"{path.parent.parent.name}/{path.parent.name}"
+        made_with.setdefault(pair, set()).add(" ".join(made_of))
+    pairs = {
+        (view, of_features["backbone"])
+        for of_views in space["views"] for view in of_views["views"]
+        for of_features in space["features"]
+    }  # fmt: skip
+    return {
+        f"{view}/{backbone}": digest(
+            photos[f"image_{view}"].tolist(), sorted(made_with.get(f"{view}/{backbone}", ()))
+        )
+        for view, backbone in pairs
+    }
+
+
+def _grid(space: Space) -> Iterator[Choice]:
+    places = itertools.product(*(range(len(values)) for values in space.values()))
+    return (dict(zip(space, place, strict=True)) for place in places)
+
+
+def _structure(space: Space, choice: Choice) -> Structure:
+    chosen = {name: value for part in space for name, value in space[part][choice[part]].items()}
+    return Structure(**chosen)
+
+
+class _Distinct(Searcher):
+    """Suggest structures, each once: first those given, then what Optuna expects most of.
+
+    The tree-structured Parzen estimator, Bergstra et al. 2011 (Algorithms for hyper-parameter
+    optimization). What was tried is not saved here: the state folder remembers it.
+    """
+
+    def __init__(self, space: Space, first: Sequence[Choice], seed: int):
+        super().__init__(metric="score", mode="max")
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        sampler = optuna.samplers.TPESampler(seed=seed)
+        self.study = optuna.create_study(direction="maximize", sampler=sampler)
+        self.distributions = {
+            part: optuna.distributions.CategoricalDistribution(range(len(values)))
+            for part, values in space.items()
+        }
+        for choice in first:
+            self.study.enqueue_trial(choice)
+        self.untried = {tuple(choice.values()): choice for choice in _grid(space)}
+        self.asked: dict[str, optuna.Trial] = {}
+
+    def suggest(self, trial_id: str) -> Choice:
+        """Ask again where a structure was suggested before; after 100 times take the next one."""
+        for attempt in itertools.count():
+            if attempt == 100:
+                self.study.enqueue_trial(next(iter(self.untried.values())))
+            trial = self.study.ask(self.distributions)
+            choice = {part: trial.params[part] for part in self.distributions}
+            if self.untried.pop(tuple(choice.values()), None):
+                break
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        self.asked[trial_id] = trial
+        return choice
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell Optuna the score."""
+        if result and not error:
+            self.study.tell(self.asked[trial_id], result["score"])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing that Tune could restore."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never called: a search that goes on starts anew and asks its memory."""
+
+
+def _tune(
+    task: Task,
+    space: Space,
+    searcher: Searcher,
+    n_trials: int,
+    slots: int,
+    progress: Progress | None,
+) -> list[Choice]:
+    """Let Ray Tune run the trials; their choices, in the order they were suggested."""
+
+    class Count(tune.Callback):
+        done = 0
+
+        def on_trial_complete(self, *_: Any, **__: Any) -> None:
+            self.done += 1
+            if progress:
+                progress(self.done, n_trials)
+
+    batched = isinstance(searcher, ConcurrencyLimiter)
+    gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / slots)
+    trainable = tune.with_parameters(_trial, task=task, space=space)
+    with tempfile.TemporaryDirectory(dir=task.folder, prefix="tune-") as storage:
+        results = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
+            tune_config=tune.TuneConfig(
+                metric="score",
+                mode="max",
+                search_alg=searcher,
+                num_samples=n_trials,
+                max_concurrent_trials=None if batched else slots,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=storage,
+                verbose=0,
+                callbacks=[Count()],
+                failure_config=tune.FailureConfig(fail_fast=True),
+            ),
+        ).fit()
+    for error in results.errors:
+        cause = getattr(error, "cause", error)
+        raise cause if isinstance(cause, UserError) else RuntimeError("a trial failed") from error
+    return [dict(results[i].config or {}) for i in range(len(results))]
+
+
+@contextmanager
+def _ray(slots: int, memory_mb: int, address: str | None) -> Iterator[None]:
+    """Connect to a Ray, or start one of this size and end it."""
+    library = {"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}}
+    quiet: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "runtime_env": library,
+    }
+    # Node-local, and short: Ray's sockets live here, and their paths may have 107 characters.
+    folder = None if address else tempfile.mkdtemp(prefix="ray-", dir=_short_temp())
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(slots, BATCH))
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(
+                num_cpus=slots,
+                num_gpus=torch.cuda.device_count(),
+                object_store_memory=OBJECT_STORE_MB << 20,
+                include_dashboard=False,
+                _memory=memory_mb << 20,
+                _temp_dir=folder,
+                **quiet,
+            )
+        yield
+    finally:
+        ray.shutdown()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_temp() -> str:
+    folder = tempfile.gettempdir()
+    return folder if len(folder) < 25 else "/tmp"
+
+
+def _result(task: Task, found: Sequence[Structure]) -> Result:
+    memos = [read_json(task.memo(structure)) for structure in found]
+    per_fold = np.array([memo["scores"] for memo in memos])  # (trials, P, F)
+    rows = [
+        {
+            "trial": trial,
+            **asdict(structure),
+            "views": "+".join(structure.views),
+            "weight_by": "+".join(structure.weight_by),
+            **asdict(config),
+            "score": float(of_head.mean()),
+            **{f"score_{fold}": float(value) for fold, value in enumerate(of_head)},
+            "cost_s": memo["cost_s"],
+            "host": memo["host"],
+        }
+        for trial, (structure, memo) in enumerate(zip(found, memos, strict=True))
+        for config, of_head in zip(task.population, per_fold[trial], strict=True)
+    ]
+    n_seeds = task.search.seeds
+    over_seeds = per_fold.reshape(len(found), -1, n_seeds, per_fold.shape[2]).mean(axis=2)
+    mean = over_seeds.mean(axis=2)
+    # Rounding must not decide between equals: of those the first is taken.
+    trial, combination = np.argwhere(mean >= mean.max() - 1e-9)[0]
+    best = Best(
+        structure=found[trial],
+        head=task.population[combination * n_seeds],
+        metric=task.search.metric,
+        score=float(mean[trial, combination]),
+        score_per_fold=tuple(float(value) for value in over_seeds[trial, combination]),
+        n_trials=len(found),
+        n_heads=len(task.population),
+    )
+    trials = pd.DataFrame(rows).astype({"hidden_units": "Int64"})
+    return Result(trials, best)

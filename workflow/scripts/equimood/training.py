@@ -1,0 +1,145 @@
+"""The chosen configuration, trained on all horses of a fold and calibrated on unseen ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.optimize import minimize_scalar
+from torch.nn import functional
+
+from equimood import devices, features, settings
+from equimood.heads import Head, PackedHeads, fit, sample_weights
+from equimood.search import Best
+
+LOG_TEMPERATURE = (-3.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A head, its temperature, and facts for its card: images, horses, log loss on unseen ones."""
+
+    head: Head
+    temperature: float
+    facts: dict[str, float]
+
+
+def train(
+    photos: pd.DataFrame,
+    splits: pd.DataFrame,
+    feature_files: Sequence[Path],
+    best: Best,
+    options: settings.Train,
+    classes: Sequence[str],
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+) -> Trained:
+    """Train the chosen head on all training horses of a fold, with several seeds, and calibrate it.
+
+    Parameters
+    ----------
+    photos : as features.photos gives them.
+    splits : the fold's rows of tables.SPLITS.
+    """
+    device = devices.choose()
+    horses = splits[splits["role"] == "train"].set_index("horse")["inner_fold"]
+    photos = photos[photos["horse"].isin(horses.index)].reset_index(drop=True)
+    inner = photos["horse"].map(horses).to_numpy(dtype=int)
+    everything = np.ones((1, len(photos)), dtype=bool)
+    X = _matrix(feature_files, photos, best)
+    y = pd.Categorical(photos["label"], categories=list(classes)).codes.astype(int)
+
+    def packed(trained: np.ndarray) -> PackedHeads:
+        weights = np.stack([
+            sample_weights(
+                photos["label"].to_numpy(), photos["horse"].to_numpy(),
+                photos["session"].to_numpy(), best.structure.weight_by, rows,
+            )
+            for rows in trained
+        ])  # fmt: skip
+        first = best.head.seed
+        return fit(
+            X, y, weights,
+            [replace(best.head, seed=first + k) for k in range(options.seeds)],
+            kind=best.structure.head, hidden_units=best.structure.hidden_units,
+            epochs=epochs, batch_size=batch_size, n_classes=len(classes),
+            device=device, stream_seed=seed,
+        )  # fmt: skip
+
+    seeds = list(range(options.seeds))
+    head = packed(everything).head(0, seeds)
+    unseen = np.zeros((len(photos), len(classes)), dtype=np.float32)
+    folds = np.unique(inner)
+    by_fold = packed(inner != folds[:, None])
+    for f, fold in enumerate(folds):
+        rows = inner == fold
+        with torch.inference_mode():
+            unseen[rows] = by_fold.head(f, seeds)(torch.from_numpy(X[rows]).to(device)).cpu()
+    temperature = fit_temperature(unseen, y) if options.calibrate else 1.0
+    return Trained(
+        head=head.cpu(),
+        temperature=temperature,
+        facts={
+            "n_images": len(photos),
+            "n_horses": photos["horse"].nunique(),
+            "n_seeds": options.seeds,
+            "log_loss_before_calibration": _nll(unseen, y, 1.0),
+            "log_loss": _nll(unseen, y, temperature),
+        },
+    )
+
+
+def fit_temperature(logits: np.ndarray, y: np.ndarray) -> float:
+    """Find the temperature at which logits (n, C) of unseen images are most likely for y (n,).
+
+    Guo et al. 2017, arXiv 1706.04599.
+    """
+    found = minimize_scalar(
+        lambda log_t: _nll(logits, y, float(np.exp(log_t))),
+        bounds=LOG_TEMPERATURE,
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def predict(
+    photos: pd.DataFrame,
+    splits: pd.DataFrame,
+    feature_files: Sequence[Path],
+    best: Best,
+    trained: Trained,
+    classes: Sequence[str],
+) -> pd.DataFrame:
+    """Judge the fold's test horses from cached features: tables.PREDICTIONS and p_{class}."""
+    tested = splits[splits["role"] == "test"]
+    photos = photos[photos["horse"].isin(tested["horse"])].reset_index(drop=True)
+    fold = str(splits["fold"].iloc[0])
+    probabilities = np.zeros((0, len(classes)))
+    if len(photos):
+        X = torch.from_numpy(_matrix(feature_files, photos, best))
+        with torch.inference_mode():
+            probabilities = (trained.head(X) / trained.temperature).double().softmax(1).numpy()
+    answers = [classes[c] for c in probabilities.argmax(axis=1)]
+    frame = photos[["photo_id", "path", "horse", "session"]].assign(
+        image_id=photos[f"image_{best.structure.views[0]}"],
+        fold=fold,
+        truth=photos["label"],
+        predicted=pd.Series(answers, index=photos.index, dtype=object),
+    )
+    return frame.assign(**{f"p_{name}": probabilities[:, c] for c, name in enumerate(classes)})
+
+
+def _matrix(feature_files: Sequence[Path], photos: pd.DataFrame, best: Best) -> np.ndarray:
+    chosen = best.structure
+    return features.matrix(
+        feature_files, photos, list(chosen.views), chosen.backbone, chosen.pooling
+    )
+
+
+def _nll(logits: np.ndarray, y: np.ndarray, temperature: float) -> float:
+    scaled = torch.from_numpy(logits).double() / temperature
+    return float(functional.cross_entropy(scaled, torch.from_numpy(y)))

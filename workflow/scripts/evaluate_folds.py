@@ -1,0 +1,27 @@
+"""Judge the procedure, and simpler ones beside it, on horses that no judged model saw."""
+
+from pathlib import Path
+
+from equimood import baselines, evaluation, features, files, logs, search, tables
+from equimood.settings import Evaluate
+
+logs.start(snakemake.log[0])
+params = snakemake.params
+classes, options = params.classes, Evaluate(**params.evaluate)
+predictions = tables.concatenated(snakemake.input.predictions)
+others = baselines.predict(
+    predictions,
+    features.photos(tables.read(snakemake.input.images), params.views),
+    tables.read(snakemake.input.splits),
+    {Path(path).parent.name: search.read_best(Path(path)) for path in snakemake.input.best},
+    snakemake.input.features,
+    n_threads=snakemake.threads,
+)
+found = evaluation.evaluate(
+    predictions, classes, others, options.n_bootstrap, options.confidence, params.seed
+)
+tables.write(
+    predictions, snakemake.output.predictions, tables.PREDICTIONS, *(f"p_{c}" for c in classes)
+)
+files.write_json(snakemake.output.metrics, found.metrics)
+evaluation.write_tables(found, Path(snakemake.output.metrics).parent)

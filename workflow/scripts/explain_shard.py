@@ -1,0 +1,41 @@
+"""Explain one shard's photographs, each by the model that never saw its horse."""
+
+from pathlib import Path
+
+from equimood import attribution, devices, files, logs, models, tables
+from equimood.settings import Explain
+
+logs.start(snakemake.log[0])
+devices.use_threads(snakemake.threads)
+params, device = snakemake.params, devices.choose()
+options = Explain(**params.explain, batch_size=snakemake.resources.batch_size)
+catalogue = tables.read(snakemake.input.images)
+regions = tables.read(snakemake.input.regions)
+rows = attribution.plan(
+    catalogue,
+    tables.concatenated(snakemake.input.predictions),
+    options,
+    params.seed,
+    shard=int(snakemake.wildcards.shard),
+    n_shards=params.n_shards,
+)
+folders = {Path(card).parent.name: Path(card).parent for card in snakemake.input.cards}
+mean = None
+if options.baseline == "mean":
+    mean = attribution.mean_colour(catalogue, params.images_dir, params.seed)
+new = attribution.explain_shard(
+    rows,
+    lambda fold: models.load_with(folders[fold], snakemake.input.backbones, device),
+    None if regions.empty else regions,
+    options,
+    params.images_dir,
+    snakemake.output.maps,
+    snakemake.output.scores,
+    record=files.new_record(params.record),
+    device=device,
+    seed=params.seed,
+    mean=mean,
+    workers=snakemake.threads,
+    progress=logs.progress("images explained"),
+)
+logs.log.info("%d images explained now", new)

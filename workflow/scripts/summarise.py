@@ -1,0 +1,22 @@
+"""Summarise explanations per emotion and region, with intervals over horses."""
+
+import pandas as pd
+from equimood import attribution, files, logs, regions, tables
+from equimood.settings import Evaluate
+
+logs.start(snakemake.log[0])
+params = snakemake.params
+options = Evaluate(**params.evaluate)
+scores = [tables.read(path) for path in snakemake.input.scores]
+tables.write(
+    tables.concatenated(snakemake.input.scores), snakemake.output.regions, tables.REGION_SCORES
+)
+found = regions.summarise(scores, options.n_bootstrap, options.confidence, params.seed)
+files.write_text(snakemake.output.summary, found.to_csv(index=False))
+checks = {"gaps": attribution.gaps(snakemake.input.maps, params.tolerance)}
+if snakemake.input.causes:
+    told = pd.read_csv(snakemake.input.causes).set_index("label")["region"]
+    causes = told[told != "none"].to_dict()
+    table = regions.causal(scores, causes, options.n_bootstrap, options.confidence, params.seed)
+    checks["causes"] = table.to_dict(orient="records")
+files.write_json(snakemake.output.checks, checks)

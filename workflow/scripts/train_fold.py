@@ -1,0 +1,35 @@
+"""Train the chosen configuration on all training horses of an outer fold and calibrate it."""
+
+from pathlib import Path
+
+from equimood import devices, features, files, logs, models, search, tables, training
+from equimood.settings import Train
+
+logs.start(snakemake.log[0])
+devices.use_threads(snakemake.threads)
+devices.deterministic(snakemake.params.seed)
+params = snakemake.params
+best = search.read_best(Path(snakemake.input.best))
+splits = tables.read(snakemake.input.splits)
+splits = splits[splits["fold"] == snakemake.wildcards.fold]
+photos = features.photos(tables.read(snakemake.input.images), params.views)
+shards = snakemake.input.features
+trained = training.train(
+    photos, splits, shards, best, Train(**params.train), params.classes,
+    **params.optimiser, seed=params.seed,
+)  # fmt: skip
+cards = map(files.read_yaml, snakemake.input.backbones)
+models.save(
+    Path(snakemake.output.card).parent,
+    trained.head,
+    best.structure,
+    best.head,
+    params.classes,
+    trained.temperature,
+    next(card["fingerprint"] for card in cards if card["name"] == best.structure.backbone),
+    trained={**trained.facts, "fold": snakemake.wildcards.fold, "inner_score": best.score},
+)
+tested = training.predict(photos, splits, shards, best, trained, params.classes)
+tables.write(
+    tested, snakemake.output.predictions, tables.PREDICTIONS, *(f"p_{c}" for c in params.classes)
+)

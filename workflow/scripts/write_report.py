@@ -1,0 +1,29 @@
+"""Let Snakemake write its report, with the settings of this run, and check what is inside."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from equimood import files, logs
+from equimood.errors import UserError
+
+logs.start(snakemake.log[0])
+with files.written_whole(snakemake.output[0]) as aside:
+    # Snakemake chooses the report's form by the file's suffix.
+    archive = aside.with_suffix(".zip")
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *snakemake.params.reported, "--report", archive,
+         "--snakefile", snakemake.params.snakefile, "--configfile", snakemake.input.settings],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    logs.log.info(done.stderr)
+    if done.returncode:
+        raise UserError(f"snakemake --report ended with {done.returncode}: see the lines above")
+    inside = {Path(name).name for name in zipfile.ZipFile(archive).namelist()}
+    for reported in map(Path, snakemake.params.reported):
+        expected = [reported] if reported.is_file() else list(reported.glob("*.png"))
+        missing = {path.name for path in expected} - inside
+        if missing or not expected:
+            raise UserError(f"the report lacks {sorted(missing) or reported}")
+    archive.replace(aside)
