@@ -568,3 +568,12 @@ def gaps(paths: Iterable[str | Path], tolerance: float) -> dict[str, float | int
         "tolerance": tolerance,
         "share_over_tolerance": float((gap > tolerance).mean()),
     }
+
+
+def explained(paths: Iterable[str | Path], catalogue: pd.DataFrame) -> set[str]:
+    """Photographs of the catalogue (tables.IMAGES) with a map in these shards, by photo_id."""
+    ids: set[str] = set()
+    for path in paths:
+        with safe_open(path, "np") as file:
+            ids.update(_hex(file.get_tensor("image_id")))
+    return set(catalogue.loc[catalogue["image_id"].isin(ids), "photo_id"])

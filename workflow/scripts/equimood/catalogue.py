@@ -89,7 +89,7 @@ def build(
     root = Path(os.path.realpath(images_dir))
     if not root.is_dir():
         raise UserError(f"data.images: {images_dir} is not a folder; write the folder of pictures")
-    if regions is not None and not regions["image"].isin(annotations["image"]).any():
+    if regions is not None and set(regions["image"]).isdisjoint(annotations["image"]):
         raise UserError(
             f"data.regions: no image of it is in the annotations, such as {regions['image'][0]!r} "
             f"against {annotations['image'].iloc[0]!r}; write the same names in both tables"
@@ -132,7 +132,7 @@ def build(
                 f"data.classes: no usable photograph of {label!r} is left; the commonest reason: "
                 f"{_commonest(quarantine)}"
             )
-    kept = usable[usable["photo_id"].isin(frames["photo_id"])]
+    kept = frames[["photo_id", "horse", "phash"]].drop_duplicates("photo_id")
     pairs = near_duplicates(kept, ingest.near_duplicate_bits)
     log.info(
         "%d of %d photographs usable, %d near-duplicates across horses",
@@ -199,7 +199,7 @@ def _near_pairs(hashes: np.ndarray, groups: np.ndarray, bits: int) -> tuple[np.n
     k = min(range(1, 6), key=cost)
     edges = np.linspace(0, 64, bits + k + 1).astype(int).tolist()
     bands = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
-    found = np.empty(0, np.int64)
+    found = [np.empty(0, np.int64)]
     for chosen in combinations(bands, k):
         keys = hashes & np.uint64(sum(chosen))
         order = np.argsort(keys, kind="stable")  # within a key, groups stay in order
@@ -215,13 +215,14 @@ def _near_pairs(hashes: np.ndarray, groups: np.ndarray, bits: int) -> tuple[np.n
                 break
             near = np.bitwise_count(sorted_hashes[a] ^ sorted_hashes[b]) <= bits
             one, other = order[a[near]], order[b[near]]
-            pairs = np.minimum(one, other) * n + np.maximum(one, other)
-            found = np.union1d(found, pairs)
-            if len(found) > MAX_NEAR_DUPLICATES:
-                log.warning("more than %d near-duplicates: the rest is left out", len(found))
-                return np.divmod(found[:MAX_NEAR_DUPLICATES], n)
+            found.append(np.minimum(one, other) * n + np.maximum(one, other))
+            if sum(map(len, found)) > 2 * MAX_NEAR_DUPLICATES:
+                found = [np.unique(np.concatenate(found))]
+                if len(found[0]) > MAX_NEAR_DUPLICATES:
+                    log.warning("more than %d near-duplicates: some left out", MAX_NEAR_DUPLICATES)
+                    return np.divmod(found[0][:MAX_NEAR_DUPLICATES], n)
             b = b + 1
-    return np.divmod(found, n)
+    return np.divmod(np.unique(np.concatenate(found)), n)
 
 
 def _merge_raters(

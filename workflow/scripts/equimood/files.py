@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import uuid
@@ -59,6 +60,11 @@ def write_yaml(path: str | Path, content: Any) -> None:
 def read_yaml(path: str | Path) -> Any:
     """Read a YAML file."""
     return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
+def as_file_name(text: str) -> str:
+    """Turn text of a user's table into a file name: anything but letters, digits, . _ - is _."""
+    return re.sub(r"[^\w.-]", "_", text)
 
 
 def digest(*content: Any, length: int = 32) -> str:

@@ -20,9 +20,10 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
 PAD_GREY = 128
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+Image.init()  # so that Pillow knows all of them by name
 # The limit is `max_pixels`, checked in the header before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -200,7 +201,7 @@ def _decode(content: bytes, max_pixels: int | None) -> Tensor:
         if "truncated" in str(error):
             raise ImageError("truncated: the file ends too early", "copy the file again") from None
         raise ImageError(f"unreadable: {str(error)[-80:]}", "copy or save the file again") from None
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
