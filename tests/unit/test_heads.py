@@ -125,7 +125,7 @@ def test_each_head_is_the_one_torch_optim_trains_singly(kind, hidden, fold):
 
 
 def assert_same_logits(found, expected):
-    """Equal within 1e-5 of the largest logit; Adam makes more of rounding where features are many."""
+    """Equal within 1e-5 of the largest logit: with many features Adam makes more of rounding."""
     tolerance = 1e-5 * max(1.0, float(expected.abs().max()))
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
 

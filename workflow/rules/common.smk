@@ -16,8 +16,6 @@ from snakemake.exceptions import WorkflowError
 
 SCRIPTS = Path(workflow.basedir) / "workflow/scripts"
 sys.path.insert(0, str(SCRIPTS))
-# Ray's workers find the library by this; they do not get the search path of a script.
-os.environ["PYTHONPATH"] = f"{SCRIPTS}:{os.environ.get('PYTHONPATH', '')}".rstrip(":")
 
 from equimood import splits, tables
 from equimood import settings as study_settings
@@ -120,6 +118,25 @@ FEATURES = expand(
     backbone=settings.searched_backbones,
     shard=SHARDS,
 )
+
+ALL_BACKBONES = [f"{BACKBONES[name]}/card.yaml" for name in settings.searched_backbones]
+
+
+def backbone_card(wildcards):
+    """The card of the backbone that a path names."""
+    return f"{BACKBONES[wildcards.backbone]}/card.yaml"
+
+
+def local_weights(wildcards):
+    """The user's weight file, if the backbone comes from one: a changed file is fetched again."""
+    weights = settings.backbones[wildcards.backbone].weights
+    return [] if weights in ("hub", "random") else weights
+
+
+def catalogue_shard(wildcards):
+    """One label-free part of the catalogue, known once ingest has run."""
+    checkpoints.ingest.get()
+    return f"{RESULTS}/catalogue/shards/{wildcards.shard}.parquet"
 
 
 wildcard_constraints:

@@ -7,12 +7,6 @@ OUTPUTS  resources/backbones/{backbone}-{digest}/weights.safetensors, card.yaml
 """
 
 
-def local_weights(wildcards):
-    """The user's weight file, if the backbone comes from one: a changed file is fetched again."""
-    weights = settings.backbones[wildcards.backbone].weights
-    return [] if weights in ("hub", "random") else weights
-
-
 localrules:
     fetch_backbone,
 
@@ -42,14 +36,6 @@ rule fetch_backbone:
         "Fetching backbone {wildcards.backbone}"
     script:
         "../scripts/fetch_backbone.py"
-
-
-def backbone_card(wildcards):
-    """The card of the backbone a path names."""
-    return f"{BACKBONES[wildcards.backbone]}/card.yaml"
-
-
-ALL_BACKBONES = [f"{BACKBONES[name]}/card.yaml" for name in settings.searched_backbones]
 
 
 rule embed_shard:

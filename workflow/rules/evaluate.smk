@@ -36,6 +36,9 @@ rule evaluate_folds:
             labels={"figure": "All figures of merit, as a table"},
         ),
         latex=f"{RESULTS}/evaluation/metrics.tex",
+        classes=f"{RESULTS}/evaluation/classes.csv",
+        classes_latex=f"{RESULTS}/evaluation/classes.tex",
+        horses=f"{RESULTS}/evaluation/horses.csv",
     log:
         f"{RESULTS}/logs/evaluate_folds.log",
     benchmark:

@@ -37,16 +37,10 @@ checkpoint ingest:
         views={name: plain(settings.views[name]) for name in settings.searched_views},
         classes=settings.data.classes,
         columns=settings.data.columns,
-        images_dir=IMAGES,
+        images_dir=lambda wildcards: IMAGES,
         record=f"{STATE_RECORD}/ingest",
         photographs=None if settings.demo else files_state(IMAGES),
     message:
         "Checking the photographs"
     script:
         "../scripts/ingest.py"
-
-
-def catalogue_shard(wildcards):
-    """One label-free part of the catalogue, known once ingest has run."""
-    checkpoints.ingest.get()
-    return f"{RESULTS}/catalogue/shards/{wildcards.shard}.parquet"

@@ -107,7 +107,7 @@ def build(
         for text in usable["sha256"] + usable["horse"]
     ]
     frames = pd.concat(
-        [_frames(usable, name, view, regions, ingest) for name, view in views.items()],
+        [framed(usable, name, view, regions, ingest) for name, view in views.items()],
         ignore_index=True,
     )
     refused = pd.concat(
@@ -458,7 +458,7 @@ def _refuse_copies(photos: pd.DataFrame) -> None:
     photos.loc[rows, "remedy"] = "nothing to do: the first is kept"
 
 
-def _frames(
+def framed(
     photos: pd.DataFrame, name: str, view: View, regions: pd.DataFrame | None, ingest: Ingest
 ) -> pd.DataFrame:
     """The photographs framed by one view: x0..y1 whole pixels inside the picture, or a reason."""
@@ -498,8 +498,8 @@ def _frames(
         fresh = wrong & frames["reason"].isna().to_numpy()
         frames.loc[fresh, "reason"] = reason
         frames.loc[fresh, "remedy"] = remedy
-    framed = frames[frames["reason"].isna()]
-    same = framed[framed.duplicated(["sha256", *BOX], keep=False)]
+    usable = frames[frames["reason"].isna()]
+    same = usable[usable.duplicated(["sha256", *BOX], keep=False)]
     if len(same):
         by_frame = same.groupby(["sha256", *BOX])["horse"]
         both = by_frame.transform("min") + " and " + by_frame.transform("max")

@@ -10,9 +10,7 @@ Lengths of the horse are in head lengths (poll to lip): x forward, y up, z towar
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from PIL import Image, ImageDraw, ImageFilter
 
 from equimood.tables import BOX, REGIONS
@@ -1049,9 +1048,6 @@ def draw_study(
 
 def each_horse(draw: Callable[[int], T], n_horses: int, workers: int) -> Iterator[T]:
     """Draw every horse, in order, in this process or in several."""
-    if workers == 1:
-        yield from map(draw, range(n_horses))
-        return
-    # spawn: the caller may hold threads (torch, Arrow) that a forked child would inherit locked
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(draw, range(n_horses))
+    # joblib's workers do not run the main module again, which is Snakemake's script.
+    tasks = (delayed(draw)(number) for number in range(n_horses))
+    yield from Parallel(n_jobs=workers, return_as="generator")(tasks)

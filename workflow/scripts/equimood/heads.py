@@ -379,7 +379,8 @@ class _Pack:
         # in a large pack.
         self.n_heads = len(configs)
         n_columns = next(iter(shapes.values()))[1]
-        configs = [*configs, *configs[:1] * (-(-MIN_COLUMNS // n_columns) - len(configs))]
+        fillers = -(-MIN_COLUMNS // n_columns) - len(configs)
+        configs = [*configs, *itertools.repeat(configs[0], fillers)]
 
         def per_head(field: str) -> Tensor:
             values = [getattr(config, field) for config in configs]

@@ -9,12 +9,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.ndimage import gaussian_filter
 
 from equimood import attribution, features, figures
 from equimood.backbones import Backbone
-from equimood.tables import BOX, ROLLUPS
+from equimood.tables import ROLLUPS
 
 OVERLAY = 0.85  # opacity where an attribution is strongest
+SMOOTHING = 0.012  # of the maps as shown (not as counted), standard deviation in sides
+PEAK = 99.7  # percentile of |attribution| at which the colours end
 KINDS = {
     "typical": "Typical: right, of middling confidence",
     "confident": "Confident: right, most certain",
@@ -69,11 +72,13 @@ def examples(
     structures : of each fold's model, for its views and backbone.
     backbones : by name, for how they frame a picture.
     """
-    told = predictions.set_index("photo_id")
-    frames = {photo: rows.set_index("view") for photo, rows in catalogue.groupby("photo_id")}
-    wanted = [photo for photo in photo_ids if photo in told.index]
+    told: dict[Any, Any] = predictions.set_index("photo_id").to_dict(orient="index")
+    frames: dict[Any, Any] = {
+        photo: rows.set_index("view") for photo, rows in catalogue.groupby("photo_id")
+    }
+    wanted = [photo for photo in photo_ids if photo in told]
     shown = {
-        photo: [frames[photo].loc[view] for view in structures[told.loc[photo, "fold"]]["views"]]
+        photo: [frames[photo].loc[view] for view in structures[told[photo]["fold"]]["views"]]
         for photo in wanted
     }
     found: dict[str, tuple[np.ndarray, str, float]] = {}
@@ -84,18 +89,20 @@ def examples(
             part.image_ids, part.values, part.target, part.gap, strict=True
         ):
             found[name] = (values, target, float(gap))
-    own = {photo: rows for photo, rows in scores[scores["model"] == "trained"].groupby("photo_id")}
+    own = dict(iter(scores[scores["model"] == "trained"].groupby("photo_id")))
     for photo, rows in shown.items():
         if any(row.image_id not in found for row in rows):
             continue
-        answer = told.loc[photo]
+        answer = told[photo]
         backbone = backbones[structures[answer["fold"]]["backbone"]]
         views = []
         for row in rows:
             square, _ = features.square(
-                images_dir / row.path, tuple(int(row[side]) for side in BOX), backbone
+                images_dir / row.path, (row.x0, row.y0, row.x1, row.y1), backbone
             )
-            views.append(View(row.name, square.permute(1, 2, 0).numpy(), found[row.image_id][0]))
+            values = found[row.image_id][0]
+            smooth = gaussian_filter(values, SMOOTHING * len(values))
+            views.append(View(str(row.name), square.permute(1, 2, 0).numpy(), smooth))
         _, target, gap = found[rows[0].image_id]
         yield Example(
             photo_id=photo,
@@ -133,7 +140,7 @@ def panel(example: Example, colormap: str, tolerance: float) -> Figure:
     axes = figure.subplots(
         1, 2 * n_views + 2, width_ratios=[1.15] * (2 * n_views) + [0.75, 0.6], squeeze=False
     )[0]
-    peak = max(max(np.abs(view.map).max() for view in example.views), 1e-12)
+    peak = _peak(example)
     for v, view in enumerate(example.views):
         photograph, overlay = axes[2 * v], axes[2 * v + 1]
         photograph.imshow(view.pixels)
@@ -170,7 +177,7 @@ def contact_sheet(label: str, kinds: Mapping[str, Sequence[Example]], colormap: 
             axis.set_axis_off()
         for axis, example in zip(cells, kinds[kind], strict=False):
             view = example.views[-1]
-            _overlay(axis, view, max(np.abs(view.map).max(), 1e-12), colormap)
+            _overlay(axis, view, _peak(example), colormap)
             answer = f"p = {example.probabilities[label]:.2f}"
             rated = "" if example.truth in (None, label) else f" · rated {example.truth}"
             axis.text(
@@ -219,11 +226,17 @@ def region_figure(summary: pd.DataFrame, classes: Sequence[str]) -> Figure:
     return figure
 
 
+def _peak(example: Example) -> float:
+    """Attribution at which the colours end, the same for all views of an image."""
+    values = np.concatenate([np.abs(view.map).ravel() for view in example.views])
+    return max(float(np.percentile(values, PEAK)), 1e-12)
+
+
 def _overlay(axis: Axes, view: View, peak: float, colormap: str) -> Any:
     """Draw the photograph in grey and the signed map over it, stronger where it counts."""
     side = view.pixels.shape[0]
     axis.imshow(view.pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255)
-    strength = np.abs(view.map) / peak
+    strength = np.minimum(np.abs(view.map) / peak, 1)
     return axis.imshow(
         view.map, cmap=colormap, vmin=-peak, vmax=peak, alpha=OVERLAY * np.sqrt(strength),
         extent=(-0.5, side - 0.5, side - 0.5, -0.5), interpolation="bilinear",
@@ -238,10 +251,9 @@ def _region_bars(axis: Axes, scores: pd.DataFrame) -> None:
         axis.text(0, 0.5, "no regions given", color=figures.GREY, transform=axis.transAxes)
         return
     several = shown["view"].nunique() > 1
-    names = [
-        f"{row.region.replace('_', ' ')}{f' ({row.view})' if several else ''}"
-        for row in shown.itertuples()
-    ]
+    names = shown["region"].astype(str).str.replace("_", " ")
+    if several:
+        names = names + " (" + shown["view"].astype(str) + ")"
     axis.barh(names, shown["enrichment"], color=figures.BLUE, height=0.65)
     axis.axvline(1, color=figures.INK, lw=0.8, ls=":")
     axis.set_xlabel("enrichment (1: chance)")

@@ -30,6 +30,11 @@ DEMO: Final[dict[str, Any]] = {
         "drawn": {
             "architecture": "resnet10t",
             "weights": "resources/demo/backbone.safetensors",
+            "model_args": {"stem_width": 12, "channels": [32, 48, 64, 128], "output_stride": 8},
+            "input_px": 160,
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "interpolation": "bicubic",
             "poolings": ["avg", "grid2"],
         }
     },

@@ -23,6 +23,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from safetensors import safe_open
 from torch import Tensor
 
@@ -362,9 +363,8 @@ class _Distinct(Searcher):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = optuna.samplers.TPESampler(seed=seed)
         self.study = optuna.create_study(direction="maximize", sampler=sampler)
-        self.distributions = {
-            part: optuna.distributions.CategoricalDistribution(range(len(values)))
-            for part, values in space.items()
+        self.distributions: dict[str, BaseDistribution] = {
+            part: CategoricalDistribution(range(len(values))) for part, values in space.items()
         }
         for choice in first:
             self.study.enqueue_trial(choice)

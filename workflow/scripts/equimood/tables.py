@@ -213,6 +213,17 @@ def read_regions(path: str | Path, columns: dict[str, str]) -> pd.DataFrame:
     return frame
 
 
+def read_boxes(path: str | Path) -> pd.DataFrame:
+    """Read a table of new images: line, image, and x0..y1 (float, NaN where not given)."""
+    frame = _read_any(Path(path), {})
+    _require(frame, path, ["image"])
+    frame["image"] = _text(frame, "image")
+    _refuse(path, frame, frame["image"].isna(), ["image"], "every row needs an image")
+    for name in BOX:
+        frame[name] = _numbers(path, frame, name) if name in frame else np.nan
+    return frame[["line", "image", *BOX]]
+
+
 def read_points(text: str | None, line: int, path: str | Path = "data.regions") -> np.ndarray:
     """Points (n, 2) in pixels from ``x y x y …`` (spaces, commas or semicolons between)."""
     try:

@@ -1,0 +1,143 @@
+"""New photographs for the final model: calibrated probabilities, and what they rest on."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from equimood import attribution, catalogue, features, images, settings, tables
+from equimood.errors import UserError
+from equimood.logs import Progress
+from equimood.models import EmotionModel
+from equimood.panels import Example, View
+from equimood.tables import BOX
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+
+
+def asked(images_given: str | None) -> tuple[pd.DataFrame, Path]:
+    """Read what to predict: a folder of images, or a table with paths beside it (and boxes).
+
+    Returns
+    -------
+    Rows line, image, x0..y1 (NaN where not given), and the folder that the paths start from.
+    """
+    if images_given is None:
+        raise UserError("predict.images: null; write the folder, or the table, of new images")
+    path = Path(images_given)
+    if path.is_dir():
+        found = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
+        names = [str(file.relative_to(path)) for file in found]
+        if not names:
+            raise UserError(f"predict.images: no images in the folder {path}")
+        rows = pd.DataFrame({"line": np.arange(1, len(names) + 1), "image": names})
+        return rows.assign(**dict.fromkeys(BOX, np.nan)), path
+    return tables.read_boxes(path), path.parent
+
+
+def frame(
+    rows: pd.DataFrame,
+    images_dir: Path,
+    views: Mapping[str, settings.View],
+    ingest: settings.Ingest,
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """Check the images and frame them; per view the usable ones, and the refused with a reason.
+
+    A view that is no whole picture takes the row's box, with the view's margin. An image lacking
+    one of the views is refused.
+    """
+    root = images_dir.resolve()
+    facts: list[tuple[str, int, int, str | None, str | None]] = []
+    for name in rows["image"]:
+        path = (root / name).resolve()
+        try:
+            if not path.is_relative_to(root):
+                raise images.ImageError("outside the image folder", "put it into the folder")
+            checked = images.inspect(
+                path,
+                max_pixels=ingest.max_pixels,
+                min_side_px=ingest.min_side_px,
+                min_contrast=ingest.min_contrast,
+            )
+            facts.append((checked.sha256, checked.width, checked.height, None, None))
+        except images.ImageError as error:
+            facts.append((name, 0, 0, error.reason, error.remedy))
+    photos = rows.reset_index(drop=True)
+    photos[["sha256", "width", "height", "reason", "remedy"]] = pd.DataFrame(facts, dtype=object)
+    photos = photos.assign(horse="")
+    usable = photos["reason"].isna()
+    found: dict[str, pd.DataFrame] = {}
+    refused = [photos[~usable].assign(view=None)]
+    for name, view in views.items():
+        box = "picture" if view.box == "picture" else "annotations"
+        given = settings.View(box=box, margin=view.margin)
+        found[name] = catalogue.framed(photos[usable], name, given, None, ingest)
+        refused.append(found[name][found[name]["reason"].notna()])
+    quarantine = pd.concat(refused)[tables.QUARANTINE].sort_values("line")
+    whole = [line for line in photos["line"] if line not in set(quarantine["line"])]
+    return {name: rows[rows["line"].isin(whole)] for name, rows in found.items()}, quarantine
+
+
+def predict(
+    model: EmotionModel,
+    framed: Mapping[str, pd.DataFrame],
+    images_dir: Path,
+    batch_size: int,
+    explain: settings.Explain | None = None,
+    progress: Progress | None = None,
+) -> Iterator[tuple[pd.DataFrame, list[Example]]]:
+    """Judge framed images batch by batch: image, predicted, p_{class}; examples if explained."""
+    views = [framed[name] for name in model.views]
+    n_images, device = len(views[0]), model.backbone.device
+    for start in range(0, n_images, batch_size):
+        batch = [rows.iloc[start : start + batch_size] for rows in views]
+        squares = [_squares(rows, images_dir, model) for rows in batch]
+        pixels = [features.pixels(stack, device) for stack in squares]
+        with torch.inference_mode():
+            probabilities = model(*pixels).double().softmax(1).cpu().numpy()
+        best = probabilities.argmax(axis=1)
+        answers = pd.DataFrame({
+            "image": batch[0]["image"].to_numpy(),
+            "predicted": [model.classes[c] for c in best],
+            **{f"p_{name}": probabilities[:, c] for c, name in enumerate(model.classes)},
+        })  # fmt: skip
+        examples: list[Example] = []
+        if explain:
+            target = torch.as_tensor(best, device=device)
+            found = attribution.integrate(model, pixels, target, explain)
+            side = explain.map_px or model.backbone.side
+            maps = [attribution.shrink(each, side).cpu().numpy() for each in found.maps]
+            for i, (row, values) in enumerate(
+                zip(answers.itertuples(index=False), probabilities, strict=True)
+            ):
+                examples.append(
+                    Example(
+                        photo_id=str(batch[0]["sha256"].iloc[i]),
+                        path=str(row.image),
+                        horse="",
+                        truth=None,
+                        predicted=str(row.predicted),
+                        target=str(row.predicted),
+                        probabilities=dict(zip(model.classes, values.tolist(), strict=True)),
+                        gap=float(found.gap[i]),
+                        views=[
+                            View(name, stack[i].permute(1, 2, 0).numpy(), each[i])
+                            for name, stack, each in zip(model.views, squares, maps, strict=True)
+                        ],
+                        scores=pd.DataFrame(columns=tables.REGION_SCORES.names),
+                    )
+                )
+        if progress:
+            progress(min(start + batch_size, n_images), n_images)
+        yield answers, examples
+
+
+def _squares(rows: pd.DataFrame, images_dir: Path, model: EmotionModel) -> Tensor:
+    boxes = rows[BOX].astype(int).itertuples(index=False, name=None)
+    return torch.stack([
+        features.square(images_dir / name, box, model.backbone)[0]
+        for name, box in zip(rows["image"], boxes, strict=True)
+    ])  # fmt: skip
