@@ -22,7 +22,6 @@ $(VENV)/development: envs/dev.lock $(VENV)/runtime
 
 run: $(VENV)/runtime ## draw the demo's horses and run the whole study
 	$(BIN)/snakemake --profile profiles/local
-	@$(BIN)/python workflow/scripts/whats_next.py
 
 test: $(VENV)/development ## run all tests
 	$(BIN)/pytest
@@ -38,7 +37,7 @@ reference: $(VENV)/runtime ## write config.yaml, its schema and docs/configurati
 	$(BIN)/python -m equimood.reference
 
 backbone: $(VENV)/runtime ## pre-train the demo's backbone on other drawn horses (about 20 minutes)
-	$(BIN)/python workflow/scripts/pretrain_demo_backbone.py
+	$(BIN)/python workflow/scripts/pretrain_demo_backbone.py resources/demo/backbone.safetensors
 
 prune: $(VENV)/runtime ## remove kept progress that no study uses
 	$(BIN)/python workflow/scripts/prune.py

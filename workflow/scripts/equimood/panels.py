@@ -1,269 +1,383 @@
-"""What people look at: a panel per image, a contact sheet per emotion, the regions behind each."""
+"""Figures of explanations: one photograph, a class at a glance, regions against chance.
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+The photograph is shown in its own proportions; the map is laid where the model saw it.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from itertools import zip_longest
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
 from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
-from equimood import attribution, features, figures
-from equimood.backbones import Backbone
+from equimood import images, settings
+from equimood.figures import BLUE, GREY, INK, PAGE_IN, PALE, VERMILION, blank, class_colors
 from equimood.tables import ROLLUPS
 
-OVERLAY = 0.85  # opacity where an attribution is strongest
-SMOOTHING = 0.012  # of the maps as shown (not as counted), standard deviation in sides
-PEAK = 99.7  # percentile of |attribution| at which the colours end
-KINDS = {
-    "typical": "Typical: right, of middling confidence",
-    "confident": "Confident: right, most certain",
-    "wrong": "Wrong: taken for this class, most certain",
-    "doubtful": "Doubtful: least certain",
+SHOWN_PX = 640
+"""Longer side at which a photograph is drawn."""
+SMOOTH_CELLS = 0.8
+"""Standard deviation, in cells of the map, of the blur that joins speckles; for the eye alone."""
+FULL_STRENGTH = 99.5
+"""Percentile of a map's strength that gets the full colour: no single cell sets the scale."""
+ROWS = [*(name for name in ROLLUPS if name != "context"), *ROLLUPS["context"]]
+"""Regions drawn: the horse's roll-ups, and what surrounds it one by one."""
+GROUPS = {
+    "confident": "Right and sure",
+    "typical": "Right, of median certainty",
+    "doubtful": "In doubt",
+    "wrong": "Wrong",
 }
-N_PER_KIND = 5
 
 
 @dataclass(frozen=True)
-class View:
-    """What the model saw of a photograph: ``pixels`` (side, side, 3) uint8, ``map`` (h, w)."""
+class Explained:
+    """One view of a photograph with its map.
 
-    name: str
-    pixels: np.ndarray
+    Attributes
+    ----------
+    view : the view's name.
+    picture : (h, w, 3) uint8, the frame in its own proportions.
+    extent : left, right, bottom, top of the model's input, in pixels of ``picture``.
+    map : (m, m) signed attribution of each cell of the input.
+    gap : completeness gap.
+    scores : the image's ``tables.REGION_SCORES``; empty without regions.
+    """
+
+    view: str
+    picture: np.ndarray
+    extent: tuple[float, float, float, float]
     map: np.ndarray
-
-
-@dataclass(frozen=True)
-class Example:
-    """An explained photograph; ``scores`` are its rows of tables.REGION_SCORES, trained model."""
-
-    photo_id: str
-    path: str
-    horse: str
-    truth: str | None
-    predicted: str
-    target: str
-    probabilities: dict[str, float]
     gap: float
-    views: list[View]
     scores: pd.DataFrame
 
 
-def examples(
-    photo_ids: Iterable[str],
-    predictions: pd.DataFrame,
-    catalogue: pd.DataFrame,
-    scores: pd.DataFrame,
-    maps: Sequence[str | Path],
-    structures: Mapping[str, Mapping[str, Any]],
-    backbones: Mapping[str, Backbone],
-    images_dir: Path,
-    classes: Sequence[str],
-) -> Iterator[Example]:
-    """Gather what is known of photographs, one at a time.
+def frame(
+    picture: Tensor,
+    box: tuple[int, int, int, int],
+    side: int,
+    backbone: settings.Backbone,
+) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """Cut a view out of a photograph and say where the model's input lies on it.
 
     Parameters
     ----------
-    predictions, catalogue, scores : tables.PREDICTIONS, tables.IMAGES, tables.REGION_SCORES.
-    maps : attributions/{shard}.safetensors.
-    structures : of each fold's model, for its views and backbone.
-    backbones : by name, for how they frame a picture.
+    picture : uint8 (3, h, w), upright.
+    box : the view's, in pixels.
+    side : of the model's input, pixels.
+    backbone : how the frame was fitted (``fit``, ``crop_share``).
+
+    Returns
+    -------
+    ``picture`` and ``extent`` of an :class:`Explained`.
     """
-    told: dict[Any, Any] = predictions.set_index("photo_id").to_dict(orient="index")
-    frames: dict[Any, Any] = {
-        photo: rows.set_index("view") for photo, rows in catalogue.groupby("photo_id")
-    }
-    wanted = [photo for photo in photo_ids if photo in told]
-    shown = {
-        photo: [frames[photo].loc[view] for view in structures[told[photo]["fold"]]["views"]]
-        for photo in wanted
-    }
-    found: dict[str, tuple[np.ndarray, str, float]] = {}
-    needed = [row.image_id for rows in shown.values() for row in rows]
-    for path in maps:
-        part = attribution.read_maps(path, needed)
-        for name, values, target, gap in zip(
-            part.image_ids, part.values, part.target, part.gap, strict=True
-        ):
-            found[name] = (values, target, float(gap))
-    own = dict(iter(scores[scores["model"] == "trained"].groupby("photo_id")))
-    for photo, rows in shown.items():
-        if any(row.image_id not in found for row in rows):
-            continue
-        answer = told[photo]
-        backbone = backbones[structures[answer["fold"]]["backbone"]]
-        views = []
-        for row in rows:
-            square, _ = features.square(
-                images_dir / row.path, (row.x0, row.y0, row.x1, row.y1), backbone
-            )
-            values = found[row.image_id][0]
-            smooth = gaussian_filter(values, SMOOTHING * len(values))
-            views.append(View(str(row.name), square.permute(1, 2, 0).numpy(), smooth))
-        _, target, gap = found[rows[0].image_id]
-        yield Example(
-            photo_id=photo,
-            path=answer["path"],
-            horse=answer["horse"],
-            truth=answer["truth"],
-            predicted=answer["predicted"],
-            target=target,
-            probabilities={name: float(answer[f"p_{name}"]) for name in classes},
-            gap=gap,
-            views=views,
-            scores=own.get(photo, scores.iloc[:0]),
-        )
-
-
-def chosen_by_rule(predictions: pd.DataFrame, label: str) -> dict[str, list[str]]:
-    """Choose photographs answered with ``label``, by rule and not by hand; photo_ids per kind."""
-    rows = predictions[predictions["predicted"] == label].copy()
-    rows["p"] = rows[f"p_{label}"]
-    rows = rows.sort_values(["p", "photo_id"], ascending=[False, True])
-    right, wrong = (rows[(rows["truth"] == label) == good] for good in (True, False))
-    from_middle = (right["p"] - right["p"].median()).abs().sort_values(kind="stable").index
-    return {
-        "typical": right.loc[from_middle[:N_PER_KIND], "photo_id"].tolist(),
-        "confident": right["photo_id"].head(N_PER_KIND).tolist(),
-        "wrong": wrong["photo_id"].head(N_PER_KIND).tolist(),
-        "doubtful": rows["photo_id"].tail(N_PER_KIND).tolist(),
-    }
-
-
-def panel(example: Example, colormap: str, tolerance: float) -> Figure:
-    """Photograph, signed attribution, enrichment of regions, probabilities, completeness gap."""
-    n_views = len(example.views)
-    figure = figures.blank(2.6 * 2 * n_views + 4.2, 3.4)
-    axes = figure.subplots(
-        1, 2 * n_views + 2, width_ratios=[1.15] * (2 * n_views) + [0.75, 0.6], squeeze=False
-    )[0]
-    peak = _peak(example)
-    for v, view in enumerate(example.views):
-        photograph, overlay = axes[2 * v], axes[2 * v + 1]
-        photograph.imshow(view.pixels)
-        photograph.set_title(f"What the model sees ({view.name})")
-        picture = _overlay(overlay, view, peak, colormap)
-        overlay.set_title("What speaks for and against")
-    bar = figure.colorbar(
-        picture, ax=axes[2 * n_views - 1], location="bottom", fraction=0.05, pad=0.02
+    _, affine = images.fit(picture, box, side, backbone.fit, "bilinear", backbone.crop_share)
+    x0, y0, x1, y1 = box
+    cut = picture[:, y0:y1, x0:x1]
+    scale = min(1.0, SHOWN_PX / max(x1 - x0, y1 - y0))
+    size = [max(1, round(scale * length)) for length in cut.shape[1:]]
+    low, high = ((corner - affine[:, 2]) / affine.diagonal() for corner in (0, side))
+    (left, top), (right, bottom) = (
+        (point - (x0, y0)) * (size[1] / (x1 - x0), size[0] / (y1 - y0)) for point in (low, high)
     )
-    bar.set_ticks([-peak, 0, peak], labels=["against", "0", f"for “{example.target}”"])
-    bar.outline.set_visible(False)
-    for axis in axes[: 2 * n_views]:
-        axis.set_axis_off()
-    _region_bars(axes[-2], example.scores)
-    _probability_bars(axes[-1], example)
-    truth = "" if example.truth is None else f" · rated {example.truth}"
-    mark = "" if example.truth is None else " ✓" if example.truth == example.predicted else " ✗"
-    flag = " (over the tolerance: read with care)" if example.gap > tolerance else ""
-    figure.suptitle(
-        f"{example.horse} · {example.path}\nanswered {example.predicted}{truth}{mark} · "
-        f"completeness gap {example.gap:.1%}{flag}",
-        fontsize=9, x=0.01, ha="left",
-    )  # fmt: skip
-    return figure
+    shown = resize(cut, size, antialias=True).permute(1, 2, 0).numpy()
+    return shown, (float(left), float(right), float(bottom), float(top))
 
 
-def contact_sheet(label: str, kinds: Mapping[str, Sequence[Example]], colormap: str) -> Figure:
-    """One class: what speaks for it in typical, confident, wrong and doubtful photographs."""
-    figure = figures.blank(2 * N_PER_KIND, 2.35 * len(KINDS))
-    rows = figure.subplots(len(KINDS), N_PER_KIND, squeeze=False)
-    for cells, (kind, words) in zip(rows, KINDS.items(), strict=True):
-        cells[0].set_title(words)
-        for axis in cells:
-            axis.set_axis_off()
-        for axis, example in zip(cells, kinds[kind], strict=False):
-            view = example.views[-1]
-            _overlay(axis, view, _peak(example), colormap)
-            answer = f"p = {example.probabilities[label]:.2f}"
-            rated = "" if example.truth in (None, label) else f" · rated {example.truth}"
-            axis.text(
-                0, -0.03, f"{example.horse}\n{answer}{rated}", transform=axis.transAxes,
-                fontsize=7.5, va="top",
-            )  # fmt: skip
-        if not kinds[kind]:
-            cells[0].text(0.02, 0.5, "none", transform=cells[0].transAxes, color=figures.GREY)
-    figure.suptitle(f"Answered “{label}”", x=0.01, ha="left", fontsize=12)
-    return figure
+def panel(
+    views: Sequence[Explained],
+    *,
+    probabilities: Mapping[str, float],
+    truth: str | None,
+    predicted: str,
+    target: str,
+    horse: str,
+    path: str,
+    tolerance: float,
+    colormap: str = "PuOr",
+) -> Figure:
+    """What one prediction rests on: photograph, map, regions and probabilities.
 
-
-def region_figure(summary: pd.DataFrame, classes: Sequence[str]) -> Figure:
-    """Mean enrichment of each roll-up by class with its interval, and the random control.
-
-    ``summary`` as regions.summarise gives it.
+    Parameters
+    ----------
+    views : those the model saw, drawn one below the other.
+    probabilities : of each class, in the study's order.
+    truth : the annotated class; None for a new photograph.
+    target : the class that the map explains.
+    tolerance : completeness gap above which the map is said to be approximate.
     """
-    rolled = summary[summary["region"].isin(ROLLUPS)]
-    views = sorted(rolled["view"].unique())
-    names = [name for name in ROLLUPS if name in set(rolled["region"])]
-    if not names:
-        figure = figures.blank(figures.PAGE_IN, 1.2)
-        figure.text(0.02, 0.5, "No table of regions was given: see data.regions.")
-        return figure
-    figure = figures.blank(max(figures.PAGE_IN, 2.0 * len(classes)), 0.6 + 2.2 * len(views))
-    grid = figure.subplots(len(views), len(classes), squeeze=False, sharex=True, sharey=True)
-    place = np.arange(len(names))
-    for cells, view in zip(grid, views, strict=True):
-        for axis, label in zip(cells, classes, strict=True):
-            here = rolled[(rolled["view"] == view) & (rolled["target"] == label)]
-            for model, shift, color in (
-                ("random", 0.18, figures.GREY),
-                ("trained", -0.18, figures.BLUE),
-            ):
-                rows = here[here["model"] == model].set_index("region").reindex(names)
-                axis.barh(place + shift, rows["enrichment"], 0.34, color=color, label=model)
-                axis.hlines(place + shift, rows["low"], rows["high"], color=figures.INK, lw=1)
-            axis.axvline(1, color=figures.INK, lw=0.8, ls=":")
-            axis.set_title(label)
-            axis.set_yticks(place, [name.replace("_", " ") for name in names])
-        cells[0].set_ylabel(f"view {view}")
-        cells[0].invert_yaxis()
-    figure.supxlabel("enrichment: share of positive attribution over share of area (1: chance)",
-                     fontsize=8.5)  # fmt: skip
-    grid[0][-1].legend(loc="lower right", title="weights", fontsize=7.5)
+    heights = [max(1.8, 2.2 * view.picture.shape[0] / view.picture.shape[1]) for view in views]
+    figure = blank(PAGE_IN + 1.6, sum(heights) + 0.62 * len(views) + 0.7)
+    with_regions = any(view.scores["visible"].any() for view in views)
+    grid = figure.add_gridspec(
+        len(views) + 1, 4, width_ratios=(1, 1, 0.95 if with_regions else 0.01, 0.75),
+        height_ratios=[*heights, 0.08],
+    )  # fmt: skip
+    for row, view in enumerate(views):
+        photo, overlay = (figure.add_subplot(grid[row, column]) for column in (0, 1))
+        _photograph(photo, view)
+        _overlay(overlay, view, colormap)
+        photo.set_title(f"View: {view.view}" if len(views) > 1 else "What the model saw")
+        overlay.set_title(f"What speaks for {_short(target, 18)}")
+        photo.set_xlabel(_short(path, 44), fontsize=7.5, color=GREY)
+        gap = "over 100 %" if view.gap > 1 else f"{100 * view.gap:.1f} %"
+        rough = " (rough)" if view.gap > tolerance else ""
+        overlay.set_xlabel(f"completeness gap {gap}{rough}", fontsize=7.5, color=GREY)
+        if view.scores["visible"].any():
+            _region_bars(figure.add_subplot(grid[row, 2]), view.scores, colormap)
+    _probabilities(figure.add_subplot(grid[0, 3]), probabilities, truth, predicted)
+    _colour_bar(figure, figure.add_subplot(grid[-1, :2]), colormap)
+    certainty = f"{_short(predicted, 24)} ({100 * probabilities[predicted]:.0f} %)"
+    if truth is None:
+        verdict = f"predicted {certainty}"
+    elif truth == predicted:
+        verdict = f"predicted {certainty}, rightly"
+    else:
+        verdict = f"predicted {certainty}, annotated {_short(truth, 24)}"
+    figure.suptitle(
+        f"{_short(horse, 30)}: {verdict}", x=0.01, ha="left", fontsize=11.5, fontweight="bold"
+    )
     return figure
 
 
-def _peak(example: Example) -> float:
-    """Attribution at which the colours end, the same for all views of an image."""
-    values = np.concatenate([np.abs(view.map).ravel() for view in example.views])
-    return max(float(np.percentile(values, PEAK)), 1e-12)
+def pick(predictions: pd.DataFrame, label: str, n: int) -> dict[str, list[str]]:
+    """Choose photographs of a class for its contact sheet: photo_ids by group, other horses first.
+
+    Parameters
+    ----------
+    predictions : ``tables.PREDICTIONS`` with ``p_{class}``, those that were explained.
+    n : photographs per group; none is in two groups.
+    """
+    columns = [name for name in map(str, predictions.columns) if name.startswith("p_")]
+    own = predictions[predictions["truth"] == label]
+    ranked = np.sort(own[columns].to_numpy(float), axis=1)
+    own = own.assign(margin=ranked[:, -1] - ranked[:, -2], certainty=ranked[:, -1])
+    right = own["predicted"] == label
+    middle = own.loc[right, "certainty"].median()
+    measures = {
+        "confident": (right, -own["certainty"]),
+        "wrong": (~right, -own["certainty"]),
+        "doubtful": (own["margin"].notna(), own["margin"]),
+        "typical": (right, (own["certainty"] - middle).abs()),
+    }
+    chosen: dict[str, list[str]] = {}
+    taken: set[str] = set()
+    for group, (fits, measure) in measures.items():
+        free = own[fits & ~own["photo_id"].isin(taken)].assign(measure=measure)
+        free = free.sort_values(["measure", "photo_id"])
+        free["turn"] = free.groupby("horse").cumcount()
+        chosen[group] = free.sort_values(["turn", "measure"])["photo_id"].head(n).tolist()
+        taken.update(chosen[group])
+    return {group: chosen[group] for group in GROUPS}
 
 
-def _overlay(axis: Axes, view: View, peak: float, colormap: str) -> Any:
-    """Draw the photograph in grey and the signed map over it, stronger where it counts."""
-    side = view.pixels.shape[0]
-    axis.imshow(view.pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255)
-    strength = np.minimum(np.abs(view.map) / peak, 1)
-    return axis.imshow(
-        view.map, cmap=colormap, vmin=-peak, vmax=peak, alpha=OVERLAY * np.sqrt(strength),
-        extent=(-0.5, side - 0.5, side - 0.5, -0.5), interpolation="bilinear",
+def contact_sheet(
+    label: str,
+    groups: Mapping[str, Sequence[tuple[Explained, str]]],
+    colormap: str = "PuOr",
+) -> Figure:
+    """Show a class at a glance: rows of photographs above their maps.
+
+    Parameters
+    ----------
+    groups : in the order of GROUPS, each photograph's view and caption.
+    """
+    shown = {name: groups[name] for name in GROUPS if groups.get(name)}
+    columns = max((len(group) for group in shown.values()), default=1)
+    tile_in = 1.75
+    tall = [
+        2 * tile_in * max(view.picture.shape[0] / view.picture.shape[1] for view, _ in group) + 0.6
+        for group in shown.values()
+    ]
+    figure = blank(max(4.0, tile_in * columns), sum(tall) + 0.85)
+    figure.suptitle(
+        f"Photographs of {_short(label, 40)}, and what each prediction rests on",
+        x=0.01, ha="left", fontsize=11.5, fontweight="bold",
     )  # fmt: skip
+    parts = figure.subfigures(len(shown) + 1, 1, squeeze=False, height_ratios=[*tall, 0.4])[:, 0]
+    for part, (name, group) in zip(parts, shown.items(), strict=False):
+        part.suptitle(GROUPS[name], x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+        for pair, tile in zip_longest(part.subplots(2, columns, squeeze=False).T, group):
+            if tile is None:
+                pair[0].axis("off")
+                pair[1].axis("off")
+                continue
+            view, caption = tile
+            _photograph(pair[0], view)
+            _overlay(pair[1], view, colormap)
+            pair[1].set_xlabel(caption, fontsize=7.5)
+    _colour_bar(parts[-1], parts[-1].subplots(), colormap)
+    return figure
 
 
-def _region_bars(axis: Axes, scores: pd.DataFrame) -> None:
-    axis.set_title("Regions")
-    shown = scores[scores["region"].isin(ROLLUPS)].dropna(subset="enrichment")
-    if shown.empty:
-        axis.set_axis_off()
-        axis.text(0, 0.5, "no regions given", color=figures.GREY, transform=axis.transAxes)
-        return
-    several = shown["view"].nunique() > 1
-    names = shown["region"].astype(str).str.replace("_", " ")
-    if several:
-        names = names + " (" + shown["view"].astype(str) + ")"
-    axis.barh(names, shown["enrichment"], color=figures.BLUE, height=0.65)
-    axis.axvline(1, color=figures.INK, lw=0.8, ls=":")
-    axis.set_xlabel("enrichment (1: chance)")
-    axis.invert_yaxis()
+def region_figure(
+    summary: pd.DataFrame,
+    classes: Sequence[str],
+    view: str,
+    causes: Mapping[str, str] | None = None,
+) -> Figure:
+    """Enrichment of each region by class, with intervals over horses, chance and the control.
+
+    Parameters
+    ----------
+    summary : from ``regions.summarise``.
+    classes : in the study's order; one part of the figure each.
+    causes : the region that truly shows each class, where that is known; marked.
+    """
+    own = summary[(summary["view"] == view) & summary["target"].isin(list(classes))]
+    shown = [name for name in ROWS if name in set(own["region"])]
+    present = [label for label in classes if label in set(own["target"])]
+    columns = min(4, max(1, len(present)))
+    rows = -(-max(1, len(present)) // columns)
+    figure = blank(max(4.0, 1.1 + 1.75 * columns), 0.8 + rows * (0.7 + 0.24 * len(shown)))
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    colors = class_colors(classes)
+    at = {name: i for i, name in enumerate(shown)}
+    for ax, label in zip(axes, present, strict=False):
+        for model, shift in (("random", 0.22), ("trained", -0.12)):
+            part = own[(own["target"] == label) & (own["model"] == model)]
+            part = part[part["region"].isin(shown)]
+            y = part["region"].map(at) + shift
+            color = colors[label] if model == "trained" else GREY
+            ax.hlines(y, part["low"], part["high"], color=color, linewidth=1.6)
+            face = color if model == "trained" else "white"
+            ax.scatter(part["enrichment"], y, s=20, color=face, edgecolors=color, zorder=3)
+        n = own[(own["target"] == label) & (own["model"] == "trained")]
+        ax.set_title(_short(label, 20), color=colors[label])
+        ax.text(
+            1, 1.01, f"{n['n_images'].max():.0f} photographs\n{n['n_horses'].max():.0f} horses",
+            transform=ax.transAxes, ha="right", va="bottom", fontsize=6.5, color=GREY,
+        )  # fmt: skip
+        if causes and causes.get(label) in at:
+            ax.axhspan(at[causes[label]] - 0.45, at[causes[label]] + 0.45, color=PALE, zorder=0)
+        ax.axvline(1, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        ax.tick_params(axis="y", length=0)
+    for ax in axes[len(present) :]:
+        ax.axis("off")
+    axes[0].set_yticks(range(len(shown)), [_words(name) for name in shown])
+    axes[0].set_ylim(len(shown) - 0.4, -0.6)
+    axes[0].set_xlim(left=0)
+    figure.supxlabel("enrichment: share of positive attribution / share of area", fontsize=9)
+    marks = [
+        Line2D([], [], color=INK, marker="o", markersize=4.5, label="trained model"),
+        Line2D([], [], color=GREY, marker="o", markersize=4.5, markerfacecolor="white",
+               label="same network, random weights"),
+        Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="chance: 1"),
+    ]  # fmt: skip
+    if causes:
+        marks.append(Line2D([], [], color=PALE, linewidth=7, label="what truly shows it"))
+    figure.legend(handles=marks, loc="outside upper left", ncols=len(marks), fontsize=8)
+    return figure
 
 
-def _probability_bars(axis: Axes, example: Example) -> None:
-    axis.set_title("Probability")
-    names, values = list(example.probabilities), list(example.probabilities.values())
-    colors = [figures.ORANGE if name == example.predicted else figures.GREY for name in names]
-    axis.barh(names, values, color=colors, height=0.65)
-    axis.set_xlim(0, 1)
-    axis.invert_yaxis()
+# ----------------------------------------------------------------------------------------- parts
+
+
+def _photograph(axes: Axes, view: Explained, *, faded: bool = False) -> None:
+    picture = view.picture
+    if faded:
+        grey = picture.astype(float) @ (0.299, 0.587, 0.114)
+        picture = (255 - 0.55 * (255 - grey))[..., None].repeat(3, 2).astype(np.uint8)
+    height, width = picture.shape[:2]
+    axes.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], aspect="equal", anchor="N")
+    axes.spines[:].set_visible(False)
+
+
+def _overlay(axes: Axes, view: Explained, colormap: str) -> None:
+    """Signed map over the faded photograph; strength is both colour and opacity."""
+    _photograph(axes, view, faded=True)
+    smooth = gaussian_filter(view.map.astype(float), SMOOTH_CELLS)
+    full = np.percentile(np.abs(smooth), FULL_STRENGTH)
+    strength = np.clip(smooth / full, -1, 1) if full > 0 else np.zeros_like(smooth)
+    rgba = _colours(colormap)((strength + 1) / 2)
+    rgba[..., 3] = np.clip(1.15 * np.abs(strength), 0, 1) ** 0.8 * 0.95
+    height, width = view.picture.shape[:2]
+    axes.imshow(rgba, extent=view.extent, interpolation="bilinear", zorder=2)
+    axes.set(xlim=(0, width), ylim=(height, 0))
+
+
+def _colours(colormap: str) -> Colormap:
+    """The diverging map, positive in its warm half: PuOr has orange at its low end."""
+    colours = mpl.colormaps[colormap]
+    low, high = colours(0.1), colours(0.9)
+    return colours.reversed() if low[0] - low[2] > high[0] - high[2] else colours
+
+
+def _colour_bar(figure: Figure | SubFigure, axes: Axes, colormap: str) -> None:
+    scale = ScalarMappable(Normalize(-1, 1), _colours(colormap))
+    bar = figure.colorbar(scale, cax=axes.inset_axes((0.25, 0, 0.5, 1)), orientation="horizontal")
+    bar.set_ticks([-1, 0, 1], labels=["speaks against", "neither", "speaks for"], fontsize=7.5)
+    bar.ax.tick_params(length=0)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    axes.axis("off")
+
+
+def _region_bars(axes: Axes, scores: pd.DataFrame, colormap: str) -> None:
+    found = scores.set_index("region")["enrichment"].dropna()
+    share = scores.set_index("region")["share"]
+    shown = [name for name in ROWS if name in found.index]
+    values = found[shown].to_numpy(float)
+    for_, neither = _colours(colormap)(0.85), PALE
+    colors = [for_ if value > 1 else neither for value in values]
+    axes.barh(range(len(shown)), values, color=colors, height=0.72)
+    for y, (name, value) in enumerate(zip(shown, values, strict=True)):
+        axes.annotate(
+            f"{100 * share[name]:.0f} %", (value, y), xytext=(3, 0), textcoords="offset points",
+            va="center", fontsize=7, color=INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+        )  # fmt: skip
+    axes.axvline(1, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.set_yticks(range(len(shown)), [_words(name) for name in shown], fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_xlim(0, 1.18 * max(1.6, values.max(initial=0)))
+    axes.set_title("Where it lies")
+    axes.set_xlabel("enrichment (chance: 1) and share", fontsize=7.5)
+
+
+def _probabilities(
+    axes: Axes, probabilities: Mapping[str, float], truth: str | None, predicted: str
+) -> None:
+    labels = list(probabilities)
+    values = [probabilities[label] for label in labels]
+    right = VERMILION if truth is not None and truth != predicted else BLUE
+    axes.barh(
+        range(len(labels)), values, height=0.62,
+        color=[right if label == predicted else PALE for label in labels],
+    )  # fmt: skip
+    for y, value in enumerate(values):
+        axes.annotate(
+            f"{100 * value:.0f} %", (value, y), xytext=(3, 0), textcoords="offset points",
+            va="center", fontsize=7.5,
+        )  # fmt: skip
+    axes.set_yticks(range(len(labels)), [_short(label, 14) for label in labels], fontsize=8)
+    for tick, label in zip(axes.get_yticklabels(), labels, strict=True):
+        tick.set_fontweight("bold" if label == truth else "normal")
+    axes.set(xlim=(0, 1.2), ylim=(len(labels) - 0.4, -0.6), xticks=[])
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_title("How sure")
+    if truth is not None:
+        axes.set_xlabel("bold: annotated", fontsize=7.5)
+
+
+def _words(region: str) -> str:
+    return region.replace("_", " ")
+
+
+def _short(text: str, length: int) -> str:
+    """Text as it stands, its middle left out where it is longer."""
+    text = str(text).replace("\n", " ")
+    if len(text) <= length:
+        return text
+    return f"{text[: (length - 1) // 2]}…{text[len(text) - length // 2 :]}"

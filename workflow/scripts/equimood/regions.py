@@ -218,7 +218,8 @@ def summarise(
     """Mean enrichment of each region by model, view and target class, over all images.
 
     Intervals are percentiles of a bootstrap over horses: photographs of one horse are alike, so
-    whole horses are drawn (Efron and Tibshirani 1993; Field and Welsh 2007).
+    whole horses are drawn (Efron and Tibshirani 1993; Field and Welsh 2007). One horse alone has
+    no interval.
 
     Parameters
     ----------
@@ -305,5 +306,6 @@ def _bootstrap(tally: pd.DataFrame, n: int, confidence: float, seed: int) -> pd.
     summary["n_images"] = summary["n_images"].astype(int)
     summary["enrichment"] = summary["total"] / summary["n_images"]
     summary["low"], summary["high"] = np.nanquantile(means, [tail, 1 - tail], axis=0)
+    summary.loc[summary["n_horses"] < 2, ["low", "high"]] = np.nan
     summary["top_rate"] = summary["top"] / summary["n_images"]
     return summary[[*SUMMARY, "top_rate"]]
