@@ -272,6 +272,65 @@ def test_ray_leaves_nothing_behind(grid):
     assert not (Path.home() / ".ray" / "auth_token").exists()
 
 
+# What remembered trials depend on beside their key
+
+GOLDEN = {
+    1: [
+        0.5335999727249146,
+        -0.34389999508857727,
+        -0.5281999707221985,
+        0.42419999837875366,
+        -0.5146999955177307,
+        -0.35989999771118164,
+        0.22699999809265137,
+        -0.6445000171661377,
+        -0.013199999928474426,
+        0.11749999970197678,
+        -0.8826000094413757,
+        0.3133000135421753,
+        0.1168999969959259,
+        -0.18440000712871552,
+        -0.26829999685287476,
+        0.17319999635219574,
+        -0.2442999929189682,
+        -0.31520000100135803,
+        0.2370000034570694,
+        0.266400009393692,
+        -0.3928000032901764,
+        0.2849999964237213,
+        0.22089999914169312,
+        -0.39070001244544983,
+    ]
+}
+
+
+def golden_logits():
+    """Logits of two populations on rows that every machine computes alike."""
+    n = np.arange(40)
+    X = np.stack([np.sin((k + 1) * n) + (n % 3 == k % 3) for k in range(6)], axis=1)
+    weights = (n % 2 != np.arange(2)[:, None]) * (1 + n % 2)
+    configs = [
+        heads.HeadConfig(0.03, 0.1, 0.0, 0.1, 1000),
+        heads.HeadConfig(0.01, 1.0, 0.5, 0.0, 1001),
+    ]
+    found = [
+        heads.fit(
+            X.astype(np.float32), n % 3, weights, configs, kind=kind, hidden_units=hidden,
+            epochs=5, batch_size=8, n_classes=3, stream_seed=1,
+        ).logits(X[:1].astype(np.float32))
+        for kind, hidden in (("linear", None), ("mlp", 4))
+    ]  # fmt: skip
+    return torch.cat(found).flatten().numpy().round(4).tolist()
+
+
+def test_heads_are_those_of_this_search_version():
+    """Where this fails and heads are meant to differ, raise SEARCH_VERSION; write the new values.
+
+    Trials that were remembered would else stand beside trials of other heads.
+    """
+    np.testing.assert_allclose(golden_logits(), GOLDEN[search.SEARCH_VERSION], atol=2e-3)
+
+
 # Optuna, and a kill
 
 KILLED = """

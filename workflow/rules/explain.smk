@@ -91,6 +91,7 @@ rule draw_explanation:
     input:
         regions=rules.summarise.output.regions,
         summary=rules.summarise.output.summary,
+        causes=rules.draw_demo.output.causes if settings.demo else [],
         maps=expand(rules.explain_shard.output.maps, shard=SHARDS),
         cards=expand(rules.train_fold.output.card, fold=OUTER_FOLDS),
         predictions=expand(rules.train_fold.output.predictions, fold=OUTER_FOLDS),
@@ -98,14 +99,12 @@ rule draw_explanation:
         images=rules.ingest.output.images,
         library=library("draw_explanation"),
     output:
-        shown=report(
-            f"{RESULTS}/explanation/regions.png",
+        regions=report(
+            directory(f"{RESULTS}/explanation/regions"),
+            patterns=["{view}.png"],
             caption="../report/regions.rst",
             category="3. What it looks at",
-            labels={"figure": "Regions behind each emotion"},
-        ),
-        printed=expand(
-            f"{RESULTS}/explanation/regions.{{form}}", form=settings.figures.formats
+            labels={"figure": "Regions behind each emotion, view {view}"},
         ),
         sheets=report(
             directory(f"{RESULTS}/explanation/sheets"),

@@ -51,7 +51,7 @@ REPORTED = [
     *rules.draw_evaluation.output.shown,
     rules.evaluate_folds.output.table,
     rules.summarise.output.summary,
-    rules.draw_explanation.output.shown,
+    rules.draw_explanation.output.regions,
     rules.draw_explanation.output.sheets,
     rules.draw_explanation.output.panels,
     rules.write_methods.output.html,

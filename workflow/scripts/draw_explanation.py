@@ -4,40 +4,41 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from equimood import attribution, backbones, figures, files, logs, panels, tables
+from equimood import attribution, backbones, figures, files, gallery, logs, panels, regions, tables
 
 logs.start(snakemake.log[0])
 params, given, drawn = snakemake.params, snakemake.input, snakemake.output
-formats = ["png", *params.figures["formats"]]
-colormap = params.figures["colormap"]
-scores = tables.read(given.regions)
+colormap, classes = params.figures["colormap"], params.classes
 predictions = tables.concatenated(given.predictions)
 catalogue = tables.read(given.images)
-explained = attribution.explained(given.maps, catalogue)
-predictions = predictions[predictions["photo_id"].isin(explained)]
+predictions = predictions[
+    predictions["photo_id"].isin(attribution.explained(given.maps, catalogue))
+]
 gather = partial(
-    panels.examples,
+    gallery.examples,
     predictions=predictions,
     catalogue=catalogue,
-    scores=scores,
+    scores=tables.read(given.regions),
     maps=given.maps,
     structures={Path(card).parent.name: files.read_yaml(card)["structure"] for card in given.cards},
     backbones={b.name: b for b in (backbones.load(Path(c).parent) for c in given.backbones)},
     images_dir=Path(params.images_dir),
-    classes=params.classes,
 )
-figure = panels.region_figure(pd.read_csv(given.summary), params.classes)
-figures.save(figure, Path(drawn.shown).with_suffix(""), formats)
-for label in params.classes:
-    kinds = panels.chosen_by_rule(predictions, label)
-    sheet = panels.contact_sheet(
-        label, {k: list(gather(ids)) for k, ids in kinds.items()}, colormap
-    )
-    figures.save(sheet, Path(drawn.sheets) / label, ["png"])
-groups = predictions.assign(truth=predictions["predicted"] + "/" + predictions["truth"])
-chosen = attribution.choose(groups, params.figures["panels"], params.seed)
-Path(drawn.panels).mkdir(exist_ok=True)
-for example in gather(sorted(chosen)):
-    name = f"{example.predicted}-{example.horse}-{example.photo_id[:8]}"
-    panel = panels.panel(example, colormap, params.explain["tolerance"])
+summary = pd.read_csv(given.summary)
+causes = regions.read_causes(given.causes) if given.causes else None
+for folder in (drawn.regions, drawn.sheets, drawn.panels):
+    Path(folder).mkdir()
+for view in summary["view"].unique():
+    figure = panels.region_figure(summary, classes, view, causes)
+    figures.save(figure, Path(drawn.regions) / view, ["png", *params.figures["formats"]])
+for label in classes:
+    groups = panels.pick(predictions, label, params.figures["sheet_columns"])
+    tiles = {name: [example.tile for example in gather(ids)] for name, ids in groups.items()}
+    sheet = panels.contact_sheet(label, tiles, colormap)
+    figures.save(sheet, Path(drawn.sheets) / files.as_file_name(label), ["png"])
+kinds = predictions.assign(truth=predictions["predicted"] + "/" + predictions["truth"])
+for example in gather(sorted(attribution.choose(kinds, params.figures["panels"], params.seed))):
+    answer = example.answer
+    name = f"{answer['predicted']}-{answer['horse']}-{answer['photo_id'][:8]}"
+    panel = example.panel(classes, params.explain["tolerance"], colormap)
     figures.save(panel, Path(drawn.panels) / files.as_file_name(name), ["png"])

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
-from equimood import devices, figures, files, logs, models, panels, prediction
+from equimood import devices, figures, files, logs, models, prediction
 from equimood.settings import Explain, Ingest, Predict, View
 
 logs.start(snakemake.log[0])
@@ -24,9 +24,8 @@ for batch, examples in prediction.predict(
 ):  # fmt: skip
     answers.append(batch)
     for example in examples:
-        panel = panels.panel(example, params.colormap, explain.tolerance)
-        name = f"{Path(example.path).stem}-{example.photo_id[:8]}"
-        figures.save(panel, drawn / files.as_file_name(name), ["png"])
+        panel = example.panel(model.classes, explain.tolerance, params.colormap)
+        figures.save(panel, drawn / files.as_file_name(example.answer["image"]), ["png"])
 table = pd.concat(answers[1:] or answers)
 files.write_text(snakemake.output.predictions, table.to_csv(index=False))
 files.write_text(snakemake.output.quarantine, quarantine.to_csv(index=False))

@@ -1,6 +1,5 @@
 """Summarise explanations per emotion and region, with intervals over horses."""
 
-import pandas as pd
 from equimood import attribution, files, logs, regions, tables
 from equimood.settings import Evaluate
 
@@ -15,8 +14,7 @@ found = regions.summarise(scores, options.n_bootstrap, options.confidence, param
 files.write_text(snakemake.output.summary, found.to_csv(index=False))
 checks = {"gaps": attribution.gaps(snakemake.input.maps, params.tolerance)}
 if snakemake.input.causes:
-    told = pd.read_csv(snakemake.input.causes).set_index("label")["region"]
-    causes = told[told != "none"].to_dict()
+    causes = regions.read_causes(snakemake.input.causes)
     table = regions.causal(scores, causes, options.n_bootstrap, options.confidence, params.seed)
     checks["causes"] = table.to_dict(orient="records")
 files.write_json(snakemake.output.checks, checks)

@@ -128,7 +128,7 @@ class PackedHeads:
         (P, F, C, C) counts, true classes along the second last axis, predicted along the last.
         """
         X = torch.as_tensor(X, device=self.mean.device)
-        true = torch.as_tensor(y, device=X.device, dtype=torch.long)
+        true = torch.tensor(y, device=X.device, dtype=torch.long)
         n_classes = self.parameters["bias"].shape[-1]
         counts = torch.zeros(
             len(self.mean), len(self.configs) * n_classes * n_classes, dtype=torch.long
@@ -186,8 +186,8 @@ def fit(
     memory_mb : heads that would need more together are trained in several rounds.
     """
     X = torch.as_tensor(X, device=device)
-    labels = torch.as_tensor(y, device=device, dtype=torch.long)
-    weights = torch.as_tensor(train_weights, device=device, dtype=torch.float32)
+    labels = torch.tensor(y, device=device, dtype=torch.long)
+    weights = torch.tensor(train_weights, device=device, dtype=torch.float32)
     mean, inverse_std = _statistics(X, weights > 0)
     shapes = _shapes(X.shape[1], n_classes, kind, hidden_units)
 

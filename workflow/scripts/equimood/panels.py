@@ -6,6 +6,7 @@ The photograph is shown in its own proportions; the map is laid where the model 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -19,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from equimood import images, settings
+from equimood import images
 from equimood.figures import BLUE, GREY, INK, PAGE_IN, PALE, VERMILION, blank, class_colors
 from equimood.tables import ROLLUPS
 
@@ -65,7 +66,8 @@ def frame(
     picture: Tensor,
     box: tuple[int, int, int, int],
     side: int,
-    backbone: settings.Backbone,
+    fit: Literal["squash", "pad", "crop"],
+    crop_share: float,
 ) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     """Cut a view out of a photograph and say where the model's input lies on it.
 
@@ -74,13 +76,13 @@ def frame(
     picture : uint8 (3, h, w), upright.
     box : the view's, in pixels.
     side : of the model's input, pixels.
-    backbone : how the frame was fitted (``fit``, ``crop_share``).
+    fit, crop_share : how the frame was fitted into it.
 
     Returns
     -------
     ``picture`` and ``extent`` of an :class:`Explained`.
     """
-    _, affine = images.fit(picture, box, side, backbone.fit, "bilinear", backbone.crop_share)
+    _, affine = images.fit(picture, box, side, fit, "bilinear", crop_share)
     x0, y0, x1, y1 = box
     cut = picture[:, y0:y1, x0:x1]
     scale = min(1.0, SHOWN_PX / max(x1 - x0, y1 - y0))
@@ -195,7 +197,7 @@ def contact_sheet(
     columns = max((len(group) for group in shown.values()), default=1)
     tile_in = 1.75
     tall = [
-        2 * tile_in * max(view.picture.shape[0] / view.picture.shape[1] for view, _ in group) + 0.6
+        1.85 * tile_in * max(v.picture.shape[0] / v.picture.shape[1] for v, _ in group) + 0.6
         for group in shown.values()
     ]
     figure = blank(max(4.0, tile_in * columns), sum(tall) + 0.85)
@@ -246,7 +248,7 @@ def region_figure(
         for model, shift in (("random", 0.22), ("trained", -0.12)):
             part = own[(own["target"] == label) & (own["model"] == model)]
             part = part[part["region"].isin(shown)]
-            y = part["region"].map(at) + shift
+            y = part["region"].map(at).astype(float) + shift
             color = colors[label] if model == "trained" else GREY
             ax.hlines(y, part["low"], part["high"], color=color, linewidth=1.6)
             face = color if model == "trained" else "white"

@@ -8,11 +8,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from equimood import attribution, catalogue, features, images, settings, tables
+from equimood import attribution, catalogue, features, images, panels, settings, tables
 from equimood.errors import UserError
+from equimood.gallery import Example
 from equimood.logs import Progress
 from equimood.models import EmotionModel
-from equimood.panels import Example, View
 from equimood.tables import BOX
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
@@ -110,26 +110,13 @@ def predict(
             found = attribution.integrate(model, pixels, target, explain)
             side = explain.map_px or model.backbone.side
             maps = [attribution.shrink(each, side).cpu().numpy() for each in found.maps]
-            for i, (row, values) in enumerate(
-                zip(answers.itertuples(index=False), probabilities, strict=True)
-            ):
-                examples.append(
-                    Example(
-                        photo_id=str(batch[0]["sha256"].iloc[i]),
-                        path=str(row.image),
-                        horse="",
-                        truth=None,
-                        predicted=str(row.predicted),
-                        target=str(row.predicted),
-                        probabilities=dict(zip(model.classes, values.tolist(), strict=True)),
-                        gap=float(found.gap[i]),
-                        views=[
-                            View(name, stack[i].permute(1, 2, 0).numpy(), each[i])
-                            for name, stack, each in zip(model.views, squares, maps, strict=True)
-                        ],
-                        scores=pd.DataFrame(columns=tables.REGION_SCORES.names),
-                    )
-                )
+            for i, answer in enumerate(answers.to_dict(orient="records")):
+                shown = [
+                    _explained(name, rows.iloc[i], images_dir, model, each[i], float(found.gap[i]))
+                    for name, rows, each in zip(model.views, batch, maps, strict=True)
+                ]
+                about = {"path": answer["image"], "horse": "", "truth": None, **answer}
+                examples.append(Example(about, answer["predicted"], shown))
         if progress:
             progress(min(start + batch_size, n_images), n_images)
         yield answers, examples
@@ -141,3 +128,16 @@ def _squares(rows: pd.DataFrame, images_dir: Path, model: EmotionModel) -> Tenso
         features.square(images_dir / name, box, model.backbone)[0]
         for name, box in zip(rows["image"], boxes, strict=True)
     ])  # fmt: skip
+
+
+def _explained(
+    name: str, row: pd.Series, images_dir: Path, model: EmotionModel, values: np.ndarray, gap: float
+) -> panels.Explained:
+    x0, y0, x1, y1 = (int(row[side]) for side in BOX)
+    backbone = model.backbone
+    cut, extent = panels.frame(
+        images.read(images_dir / row["image"]), (x0, y0, x1, y1), backbone.side, backbone.fit,
+        backbone.crop_share,
+    )  # fmt: skip
+    nothing = pd.DataFrame(columns=tables.REGION_SCORES.names).astype({"visible": bool})
+    return panels.Explained(name, cut, extent, values, gap, nothing)

@@ -263,6 +263,12 @@ def causal(
     return _bootstrap(tally, n_bootstrap, confidence, seed)[SUMMARY]
 
 
+def read_causes(path: str | Path) -> dict[str, str]:
+    """Read the demo's causes.csv: the roll-up that truly shows each class that has one."""
+    told = pd.read_csv(path, keep_default_na=False).set_index("label")["region"]
+    return {str(label): str(region) for label, region in told.items() if region != "none"}
+
+
 def _with_top(scores: pd.DataFrame) -> pd.DataFrame:
     """Mark the most enriched region of each image, among regions and among roll-ups."""
     level = scores["region"].isin(list(ROLLUPS))

@@ -257,6 +257,8 @@ class Figures(Section):
     """Files written of each figure, beside PNG."""
     panels: int = Field(24, ge=0)
     """Images shown one by one, drawn evenly over classes, right and wrong."""
+    sheet_columns: int = Field(6, ge=1, le=20)
+    """Images of each kind (confident, typical, doubtful, wrong) on a class's contact sheet."""
     colormap: str = "PuOr"
     """Diverging matplotlib colour map of signed attributions; the default is colour-blind safe."""
 

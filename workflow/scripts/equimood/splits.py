@@ -183,7 +183,7 @@ def _check_numbers(counts: np.ndarray, classes: list[str], split: settings.Split
             f"split.n_splits: {split.n_splits} folds for {len(counts)} horses; write a smaller "
             "number, or `outer: leave_one_horse_out`"
         )
-    for name, n_horses in zip(classes, (counts > 0).sum(axis=0), strict=True):
+    for name, n_horses in zip(classes, (counts > 0).sum(axis=0).tolist(), strict=True):
         if n_horses < 3:
             raise UserError(
                 f"split: class {name!r} is shown by {n_horses} usable horse"

@@ -306,7 +306,7 @@ def _read_delimited(path: Path) -> pd.DataFrame:
     if not isinstance(frame.index, pd.RangeIndex):
         raise ValueError("rows have more cells than the header has names")
     if separator != ",":  # 12,5 is a number where commas do not part the cells
-        for name in frame:
+        for name in frame.columns.drop("points", errors="ignore"):  # 12,5 there is a point
             if frame[name].str.contains(",", regex=False).any():
                 frame[name] = frame[name].str.replace(
                     r"^\s*(-?\d+),(\d+)\s*$", r"\1.\2", regex=True

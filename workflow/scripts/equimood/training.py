@@ -50,7 +50,7 @@ def train(
     photos = photos[photos["horse"].isin(horses.index)].reset_index(drop=True)
     inner = photos["horse"].map(horses).to_numpy(dtype=int)
     everything = np.ones((1, len(photos)), dtype=bool)
-    X = _matrix(feature_files, photos, best)
+    X = torch.from_numpy(_matrix(feature_files, photos, best)).to(device)
     y = pd.Categorical(photos["label"], categories=list(classes)).codes.astype(int)
 
     def packed(trained: np.ndarray) -> PackedHeads:
@@ -76,9 +76,9 @@ def train(
     folds = np.unique(inner)
     by_fold = packed(inner != folds[:, None])
     for f, fold in enumerate(folds):
-        rows = inner == fold
+        rows = np.flatnonzero(inner == fold)
         with torch.inference_mode():
-            unseen[rows] = by_fold.head(f, seeds)(torch.from_numpy(X[rows]).to(device)).cpu()
+            unseen[rows] = by_fold.head(f, seeds)(X[torch.from_numpy(rows).to(device)]).cpu()
     temperature = fit_temperature(unseen, y) if options.calibrate else 1.0
     return Trained(
         head=head.cpu(),

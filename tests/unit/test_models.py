@@ -1,0 +1,122 @@
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from equimood import backbones, features, heads, models, settings
+from equimood.errors import UserError
+from equimood.files import read_yaml
+from equimood.heads import HeadConfig, Structure
+from equimood.tables import image_id
+from PIL import Image
+from safetensors.torch import load_file
+
+CLASSES = ["calm", "tense"]
+STRUCTURE = Structure(("whole", "head"), "tiny", "avg", "mlp", 6, ("class", "horse"))
+CONFIG = HeadConfig(0.01, 0.01, 0.1, 0.0, 1)
+BOXES = {"whole": (0, 0, 96, 72), "head": (10, 5, 60, 50)}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A tiny backbone, 10 pictures with two views, their stored features, and a trained head."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("models")
+    for name, seed in (("tiny", 0), ("other", 1)):
+        spec = settings.Backbone(
+            architecture="test_efficientnet", weights="random", input_px=48, poolings=["avg"]
+        )
+        backbones.fetch(name, spec, folder / name, seed, folder / "hub")
+    backbone = backbones.load(folder / "tiny")
+
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(10):
+        pixels = rng.integers(0, 255, (9, 12, 3)).astype(np.uint8)
+        Image.fromarray(pixels).resize((96, 72), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+        sha256 = hashlib.sha256((folder / f"{i}.png").read_bytes()).hexdigest()
+        rows += [
+            {"photo_id": str(i), "image_id": image_id(sha256, box, view), "view": view,
+             "path": f"{i}.png", "label": CLASSES[i % 2], "horse": f"h{i}", "session": "s",
+             **dict(zip(("x0", "y0", "x1", "y1"), box, strict=True))}
+            for view, box in BOXES.items()
+        ]  # fmt: skip
+    images = pd.DataFrame(rows)
+    paths = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for view in BOXES:
+            embedded = features.embed(
+                images[images["view"] == view], folder, backbone, ["avg"], "float32",
+                folder / "record", batch_size=4, workers=1,
+            )  # fmt: skip
+            paths.append(folder / "features" / view / "tiny" / "000.safetensors")
+            features.write_shard(paths[-1], embedded)
+    photos = features.photos(images, list(BOXES))
+    X = features.matrix(paths, photos, list(BOXES), "tiny", "avg")
+    packed = heads.fit(
+        X, np.arange(10) % 2, np.ones((1, 10)), [CONFIG, CONFIG], kind="mlp", hidden_units=6,
+        epochs=20, batch_size=5, n_classes=2,
+    )  # fmt: skip
+    return folder, backbone, photos, X, packed.head(0, [0, 1])
+
+
+def save(folder, head, fingerprint):
+    models.save(
+        folder, head, STRUCTURE, CONFIG, CLASSES, 1.7, fingerprint, trained={"fold": "0", "n": 10}
+    )
+
+
+def test_cached_features_and_pixels_give_the_same_logits(study):
+    folder, backbone, photos, X, head = study
+    model = models.EmotionModel(backbone, head, STRUCTURE, CLASSES, 1.7)
+    squares = {
+        view: torch.stack([features.square(folder / path, box, backbone)[0]
+                           for path in photos["path"]])
+        for view, box in BOXES.items()
+    }  # fmt: skip
+    with torch.inference_mode():
+        end_to_end = model(*(features.pixels(squares[view], "cpu") for view in model.views))
+        cached = model.logits(torch.from_numpy(X))
+        swapped = model(*(features.pixels(squares[view], "cpu") for view in model.views[::-1]))
+    assert end_to_end.shape == (10, 2)
+    torch.testing.assert_close(end_to_end, cached, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(cached * 1.7, head(torch.from_numpy(X)))
+    assert (swapped - cached).abs().max() > 0.01  # the order of the views matters
+
+
+def test_gradients_reach_the_pixels_and_nothing_else(study):
+    _, backbone, _, _, head = study
+    model = models.EmotionModel(backbone, head, STRUCTURE, CLASSES, 1.0)
+    views = [torch.rand(1, 3, 48, 48, requires_grad=True) for _ in BOXES]
+    model(*views)[0, 0].backward()
+    assert all(view.grad is not None and view.grad.abs().sum() > 0 for view in views)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not model.training
+
+
+def test_a_saved_model_comes_back_the_same_and_names_its_backbone(study, tmp_path):
+    folder, backbone, _, X, head = study
+    save(tmp_path, head, backbone.fingerprint)
+    loaded = models.load(tmp_path, backbone)
+    expected = models.EmotionModel(backbone, head, STRUCTURE, CLASSES, 1.7)
+    assert torch.equal(loaded.logits(torch.from_numpy(X)), expected.logits(torch.from_numpy(X)))
+    assert (loaded.structure, loaded.views, loaded.classes) == (STRUCTURE, list(BOXES), CLASSES)
+    assert set(load_file(tmp_path / "weights.safetensors")) == set(head.state_dict())
+    card = read_yaml(tmp_path / "card.yaml")
+    assert card["backbone_fingerprint"] == backbone.fingerprint
+    assert (card["fold"], card["temperature"], card["head"]["seed"]) == ("0", 1.7, 1)
+    assert card["structure"]["weight_by"] == ["class", "horse"] and "packages" in card["provenance"]
+    cards = [folder / name / "card.yaml" for name in ("other", "tiny")]
+    found = models.load_with(tmp_path, cards, torch.device("cpu"))
+    assert found.backbone.fingerprint == backbone.fingerprint
+
+
+def test_another_backbone_is_refused(study, tmp_path):
+    folder, backbone, _, _, head = study
+    save(tmp_path, head, backbone.fingerprint)
+    with pytest.raises(UserError, match=f"{backbone.fingerprint}.*target train again"):
+        models.load(tmp_path, backbones.load(folder / "other"))
+    with pytest.raises(UserError, match="'tiny', which is not in the settings"):
+        models.load_with(tmp_path, [folder / "other/card.yaml"], torch.device("cpu"))

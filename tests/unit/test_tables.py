@@ -1,0 +1,299 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from equimood import tables
+from equimood.errors import UserError
+
+CLASSES = ["calm", "alert"]
+HEADER = ["image", "label", "horse"]
+ROWS = [[f"{i}.jpg", CLASSES[i % 2], f"Bella {i // 2}"] for i in range(6)]
+
+
+def table(path: Path, rows: list[list], header: list[str] = HEADER, separator: str = ",") -> Path:
+    lines = [separator.join(map(str, cells)) for cells in [header, *rows]]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def read(path: Path, columns: dict[str, str] | None = None) -> pd.DataFrame:
+    return tables.read_annotations(path, CLASSES, columns or {})
+
+
+def complaint(path: Path, columns: dict[str, str] | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        read(path, columns)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_plain_table_gets_every_column_that_others_rely_on(tmp_path):
+    found = read(table(tmp_path / "a.csv", ROWS))
+    assert found["line"].tolist() == [2, 3, 4, 5, 6, 7]
+    assert found["image"].tolist() == [row[0] for row in ROWS]
+    for name in ("session", "video", "rater", "fold", "confidence", *tables.BOX):
+        assert found[name].isna().all(), name
+    assert (found[["session", "video", "rater", "fold"]].dtypes == "str").all()
+    assert (found[tables.BOX].dtypes == "float64").all()
+
+
+FRENCH_HEADER = ["image", "label", "horse", "x0", "y0", "x1", "y1", "séance"]
+FRENCH = [
+    [f"été {i}.jpg", CLASSES[i % 2], f"Étoile {i // 2}", "1,5", "2", "30,25", "40,0", "à jeun"]
+    for i in range(6)
+]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "cp1252", "utf-16"])
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_french_spreadsheet_is_read_in_any_encoding(tmp_path, encoding, separator):
+    text = "\r\n".join(separator.join(cells) for cells in [FRENCH_HEADER, *FRENCH]) + "\r\n"
+    path = tmp_path / "a.csv"
+    path.write_bytes(text.encode(encoding))
+    found = read(path, {"session": "séance"})
+    assert found.loc[2, ["image", "horse", "session"]].tolist() == [
+        "été 2.jpg",
+        "Étoile 1",
+        "à jeun",
+    ]
+    assert found.loc[0, tables.BOX].tolist() == [1.5, 2, 30.25, 40]
+
+
+def test_a_decimal_comma_where_commas_part_cells_is_refused(tmp_path):
+    rows = [[*row, '"1,5"', 2, 30, 40] for row in ROWS]
+    message = complaint(table(tmp_path / "a.csv", rows, [*HEADER, *tables.BOX]))
+    assert "line 2 (and 5 more rows): x0 is '1,5'; write a number, with a point" in message
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "xlsx"])
+def test_every_file_type_gives_the_same_table(tmp_path, kind):
+    rows = [[*row, 10, 20.5, 30, 40, "007"] for row in ROWS]
+    rows[3][3:7] = [None] * 4
+    frame = pd.DataFrame(rows, columns=[*HEADER, *tables.BOX, "session"])
+    path = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        frame.to_parquet(path)
+    elif kind == "xlsx":
+        frame.to_excel(path, index=False)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
+    found = read(path)
+    assert found["session"].tolist() == ["007"] * 6
+    assert found.loc[0, tables.BOX].tolist() == [10, 20.5, 30, 40]
+    assert found.loc[3, tables.BOX].isna().all()
+    assert found["line"].tolist() == [2, 3, 4, 5, 6, 7]
+
+
+def test_names_that_look_like_numbers_stay_as_they_are_written(tmp_path):
+    rows = [[f"{i:03d}", CLASSES[i % 2], f"{i // 2:02d}"] for i in range(6)]
+    found = read(table(tmp_path / "a.csv", rows))
+    assert found["image"].tolist()[:2] == ["000", "001"]
+    assert found["horse"].tolist()[:3] == ["00", "00", "01"]
+
+
+def test_whole_numbers_of_a_parquet_file_are_names_without_a_point(tmp_path):
+    frame = pd.DataFrame({"image": np.arange(6), "label": CLASSES * 3, "horse": [1, 1, 2, 2, 3, 3]})
+    frame["session"] = [1.0, 2.0, np.nan, 1.0, 2.0, 1.0]
+    frame.to_parquet(tmp_path / "a.parquet")
+    found = read(tmp_path / "a.parquet")
+    assert found["horse"].tolist() == ["1", "1", "2", "2", "3", "3"]
+    assert found["session"].tolist()[:2] == ["1", "2"] and pd.isna(found["session"][2])
+
+
+@pytest.mark.parametrize("missing", ["", " ", "NA", "NaN", "#N/A", "NULL"])
+def test_missing_values_of_other_programs_are_missing(tmp_path, missing):
+    rows = [[*row, missing, missing, missing, missing, missing] for row in ROWS]
+    found = read(table(tmp_path / "a.csv", rows, [*HEADER, *tables.BOX, "session"]))
+    assert found[[*tables.BOX, "session"]].isna().all(axis=None)
+    rows[2][2] = missing
+    message = complaint(table(tmp_path / "a.csv", rows, [*HEADER, *tables.BOX, "session"]))
+    assert "line 4: horse is empty; every row needs horse" in message
+
+
+def test_a_class_may_be_called_none(tmp_path):
+    rows = [[f"{i}.jpg", ["None", "NA"][i % 2], f"h{i // 2}"] for i in range(6)]
+    found = tables.read_annotations(table(tmp_path / "a.csv", rows), ["None", "NA"], {})
+    assert found["label"].tolist() == ["None", "NA"] * 3
+
+
+def test_blank_rows_are_skipped_and_lines_are_those_of_the_file(tmp_path):
+    path = tmp_path / "a.csv"
+    first, *others = [",".join(row) for row in ROWS]
+    path.write_text("\n".join(["image,label,horse", "", ",,", first, "", *others]) + "\n\n")
+    assert read(path)["line"].tolist() == [4, 6, 7, 8, 9, 10]
+
+
+def test_lines_are_counted_through_cells_with_line_breaks(tmp_path):
+    rows = [[*row, '"two\nlines"'] for row in ROWS]
+    found = read(table(tmp_path / "a.csv", rows, [*HEADER, "note"]))
+    assert found["line"].tolist() == [2, 4, 6, 8, 10, 12]
+
+
+def test_other_columns_follow_unchanged_even_one_called_line(tmp_path):
+    rows = [[*row, "ridden", "9"] for row in ROWS]
+    found = read(table(tmp_path / "a.csv", rows, [*HEADER, "use", "line"]))
+    assert found["use"].tolist() == ["ridden"] * 6
+    assert found["line"].tolist() == [2, 3, 4, 5, 6, 7]
+
+
+def test_the_users_column_names_are_mapped_and_may_serve_twice(tmp_path):
+    rows = [[image, label, horse, "other"] for image, label, horse in ROWS]
+    path = table(tmp_path / "a.csv", rows, ["file", "mood", "name", "horse"])
+    columns = {"image": "file", "label": "mood", "horse": "name", "session": "name"}
+    found = read(path, columns)
+    assert found["horse"].tolist() == found["session"].tolist() == [row[2] for row in ROWS]
+
+
+def test_a_mapped_column_that_is_not_there_is_named(tmp_path):
+    message = complaint(table(tmp_path / "a.csv", ROWS), {"session": "visit"})
+    assert "data.columns: session is 'visit'" in message and "image, label, horse" in message
+
+
+def test_a_missing_column_is_named_with_what_was_found_and_what_to_write(tmp_path):
+    message = complaint(table(tmp_path / "a.csv", ROWS, ["file", "label", "horse"]))
+    assert "no column image; found file, label, horse" in message
+    assert "`image: your_name`" in message
+
+
+def changed(tmp_path: Path, row: int, column: str, value: object) -> Path:
+    header = [*HEADER, *tables.BOX]
+    rows = [[*cells, 1, 2, 30, 40] for cells in ROWS]
+    rows[row][header.index(column)] = value
+    return table(tmp_path / "a.csv", rows, header)
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value", "message"),
+    [
+        (0, "label", "clam", "line 2: label is 'clam'; write one of calm, alert, or add it"),
+        (1, "label", "", "line 3: label is empty; write one of calm, alert"),
+        (2, "image", "", "line 4: image is empty; every row needs image"),
+        (3, "x0", "left", "line 5: x0 is 'left'; write a number, with a point"),
+        (3, "x0", "inf", "line 5: x0 is 'inf'; write a number"),
+        (4, "y1", "", "line 6: x0, y0, x1, y1 are 1.0, 2.0, 30.0, empty; a box has"),
+        (5, "x1", "1", "line 7: x0, y0, x1, y1 are 1.0, 2.0, 1.0, 40.0; x1 is right of x0"),
+        (5, "y1", "-3", "line 7: x0, y0, x1, y1 are 1.0, 2.0, 30.0, -3.0; x1 is right of x0"),
+        (5, "horse", "BELLA 1", "line 7: horse is 'Bella 1', elsewhere 'BELLA 1'"),
+    ],
+)
+def test_a_complaint_names_file_line_finding_and_remedy(tmp_path, row, column, value, message):
+    found = complaint(changed(tmp_path, row, column, value))
+    if column == "horse":  # the line is that of the first row with the second name
+        message = "horse is 'Bella 1', elsewhere 'BELLA 1'; write one name"
+    assert message in found
+
+
+def test_names_that_differ_in_the_form_of_their_accents_are_one_horse(tmp_path):
+    rows = [list(row) for row in ROWS]
+    rows[0][2], rows[1][2] = "Étoile", "E\u0301toile"
+    assert "write one name for one horse" in complaint(table(tmp_path / "a.csv", rows))
+
+
+def test_a_class_that_two_horses_show_is_refused_before_any_job(tmp_path):
+    rows = [row for row in ROWS if row[1:] != ["alert", "Bella 2"]]
+    message = complaint(table(tmp_path / "a.csv", rows))
+    assert "class 'alert' is shown by 2 horses" in message and "at least 3" in message
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.xlsx"])
+def test_what_is_no_table_is_refused_in_one_line(tmp_path, name):
+    path = tmp_path / name
+    assert "no such file" in complaint(path)
+    path.write_bytes(b"")
+    assert "not a readable table" in complaint(path)
+    path.write_bytes(bytes(range(256)) * 4)
+    assert complaint(path)
+
+
+def test_a_table_without_rows_is_refused(tmp_path):
+    assert "has no rows" in complaint(table(tmp_path / "a.csv", []))
+
+
+def test_rows_with_too_many_cells_are_refused(tmp_path):
+    one = [*ROWS[:2], [*ROWS[2], "more"], *ROWS[3:]]
+    assert "line 4" in complaint(table(tmp_path / "a.csv", one))
+    every = [[*row, "more"] for row in ROWS]  # pandas would take the first for an index
+    assert "more cells than the header" in complaint(table(tmp_path / "a.csv", every))
+
+
+REGION_HEADER = ["image", "horse", "region", "kind", *tables.BOX, "points", "mask", "visible"]
+
+
+def regions(tmp_path: Path, *rows: list) -> Path:
+    return table(tmp_path / "regions.csv", list(rows), REGION_HEADER)
+
+
+def test_regions_of_all_kinds_are_read(tmp_path):
+    path = regions(
+        tmp_path,
+        ["a.jpg", "Bella", "ear_left", "box", 1, 2, 3.5, 4, "", "", 1],
+        ["a.jpg", "Bella", "eye_left", "points", "", "", "", "", "1 2 3 4.5", "", "yes"],
+        ["a.jpg", "Bella", "neck", "mask", "", "", "", "", "", "m.png", "TRUE"],
+        ["a.jpg", "Bella", "ear_right", "box", "", "", "", "", "", "", "non"],
+    )
+    found = tables.read_regions(path, {})
+    assert found["visible"].tolist() == [True, True, True, False]
+    assert found.loc[0, tables.BOX].tolist() == [1, 2, 3.5, 4]
+    assert tables.read_points(found.loc[1, "points"], 3).tolist() == [[1, 2], [3, 4.5]]
+    assert found.loc[2, "mask"] == "m.png"
+    tables.write(found, tmp_path / "r.parquet", tables.GIVEN_REGIONS)
+    again = tables.read(tmp_path / "r.parquet")
+    pd.testing.assert_frame_equal(again, found[tables.GIVEN_REGIONS.names], check_dtype=False)
+
+
+def test_a_point_of_a_french_table_is_no_decimal_number(tmp_path):
+    row = ["a.jpg", "Bella", "eye_left", "points", "", "", "", "", "30,20", "", ""]
+    path = table(tmp_path / "regions.csv", [row], REGION_HEADER, separator=";")
+    found = tables.read_regions(path, {})
+    assert tables.read_points(found.loc[0, "points"], 2).tolist() == [[30, 20]]
+
+
+@pytest.mark.parametrize("answer", ["0", "False", "no", "non", "FAUX"])
+def test_a_region_is_visible_unless_the_table_says_no(tmp_path, answer):
+    box = ["a.jpg", "Bella", "ear_left", "box", 1, 2, 3, 4, "", ""]
+    found = tables.read_regions(regions(tmp_path, [*box, answer], [*box, ""]), {})
+    assert found["visible"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (["Bella", "ear", "box", 1, 2, 3, 4, "", ""], "region is 'ear'; write one of ear_left"),
+        (["Bella", "neck", "circle", 1, 2, 3, 4, "", ""], "kind is 'circle'; write one of box"),
+        (["", "neck", "box", 1, 2, 3, 4, "", ""], "horse is empty; every row needs horse"),
+        (["Bella", "neck", "box", 1, 2, "", 4, "", ""], "a visible box has x0, y0, x1 and y1"),
+        (["Bella", "neck", "box", 5, 2, 3, 4, "", ""], "x1 is right of x0"),
+        (
+            ["Bella", "neck", "points", "", "", "", "", "1 2 3", ""],
+            "points is '1 2 3'; write pairs",
+        ),
+        (["Bella", "neck", "points", "", "", "", "", "", ""], "points is empty; write pairs"),
+        (["Bella", "neck", "mask", "", "", "", "", "", ""], "mask is empty; a visible mask names"),
+    ],
+)
+def test_a_complaint_about_regions_names_file_line_finding_and_remedy(tmp_path, row, message):
+    good = ["a.jpg", "Bella", "neck", "box", 1, 2, 3, 4, "", "", ""]
+    path = regions(tmp_path, good, ["a.jpg", *row, ""])
+    with pytest.raises(UserError) as caught:
+        tables.read_regions(path, {})
+    assert f"{path}, line 3" in str(caught.value) and message in str(caught.value)
+
+
+def test_a_table_is_written_whole_with_its_schema(tmp_path):
+    rows = pd.DataFrame({name: ["0"] for name in ("fold", "horse", "role")})
+    rows = rows.assign(inner_fold=1, more=0.5, unknown="x")
+    tables.write(rows, tmp_path / "a.parquet", tables.SPLITS, "more")
+    assert list(tables.read(tmp_path / "a.parquet")) == [*tables.SPLITS.names, "more"]
+    with pytest.raises(KeyError):
+        tables.write(rows.drop(columns="horse"), tmp_path / "b.parquet", tables.SPLITS)
+    assert not (tmp_path / "b.parquet").exists()
+
+
+def test_tables_are_concatenated_without_the_types_of_empty_ones(tmp_path):
+    full = pd.DataFrame({"fold": ["0"], "horse": ["h"], "role": ["test"], "inner_fold": [-1]})
+    for name, rows in (("a", full.head(0)), ("b", full), ("c", full)):
+        tables.write(rows, tmp_path / f"{name}.parquet", tables.SPLITS)
+    found = tables.concatenated(tmp_path / f"{name}.parquet" for name in "abc")
+    assert len(found) == 2 and found["inner_fold"].dtype == "int32"
+    assert len(tables.concatenated([tmp_path / "a.parquet"])) == 0

@@ -1,0 +1,130 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from equimood import features, heads, settings, training
+from equimood.heads import HeadConfig, Structure
+from equimood.search import Best
+from scipy.special import log_softmax
+from test_search import CLASSES, make_study
+
+STRUCTURE = Structure(("whole", "head"), "small", "grid2", "linear", None, ("class",))
+BEST = Best(STRUCTURE, HeadConfig(0.03, 0.01, 0.2, 0.0, 3000), "f1_macro", 0.5, (0.5,), 1, 1)
+RUN = {"epochs": 8, "batch_size": 16, "seed": 3}
+SEEDS = [0, 1]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    torch.set_num_threads(1)
+    return make_study(tmp_path_factory.mktemp("training"))
+
+
+def train(study, best=BEST, **options):
+    options = settings.Train(**{"seeds": 2, **options})
+    return training.train(*study, best, options, CLASSES, **RUN)
+
+
+def by_hand(study, trained_on):
+    """Average logits of two seeds, (F, n, C), of the training horses' photographs."""
+    photos, _, files = study
+    X = features.matrix(files, photos, ["whole", "head"], "small", "grid2")
+    y = photos["label"].map(CLASSES.index).to_numpy()
+    weights = np.stack([
+        heads.sample_weights(photos["label"], photos["horse"], photos["session"], ["class"], rows)
+        for rows in trained_on
+    ])  # fmt: skip
+    packed = heads.fit(
+        X, y, weights, [replace(BEST.head, seed=3000 + s) for s in SEEDS], kind="linear",
+        epochs=8, batch_size=16, n_classes=3, stream_seed=3,
+    )  # fmt: skip
+    return packed.logits(X).mean(0).numpy(), y
+
+
+def of_training_horses(study):
+    photos, splits, files = study
+    horses = splits[splits["role"] == "train"].set_index("horse")["inner_fold"]
+    photos = photos[photos["horse"].isin(horses.index)].reset_index(drop=True)
+    return (photos, splits, files), photos["horse"].map(horses).to_numpy()
+
+
+def mean_nll(logits, y):
+    return -log_softmax(logits.astype(float), axis=1)[np.arange(len(y)), y].mean()
+
+
+def test_the_head_averages_seeds_trained_on_every_training_horse(study):
+    own, inner = of_training_horses(study)
+    expected, _ = by_hand(own, np.ones((1, len(inner)), bool))
+    head = train(study).head
+    X = features.matrix(own[2], own[0], ["whole", "head"], "small", "grid2")
+    found = head(torch.from_numpy(X)).numpy()
+    np.testing.assert_allclose(found, expected[0], atol=1e-5)
+
+
+def test_the_temperature_is_the_likeliest_for_horses_that_no_head_saw(study):
+    own, inner = of_training_horses(study)
+    folds = np.arange(3)[:, None]
+    logits, y = by_hand(own, inner != folds)
+    unseen = np.where((inner == folds)[:, :, None], logits, 0).sum(0)
+    trained = train(study)
+    grid = np.exp(np.linspace(-2.9, 2.9, 581))
+    losses = [mean_nll(unseen / t, y) for t in grid]
+    assert trained.temperature == pytest.approx(grid[np.argmin(losses)], rel=0.02)
+    assert trained.facts["log_loss"] == pytest.approx(min(losses), abs=1e-4)
+    assert trained.facts["log_loss_before_calibration"] == pytest.approx(
+        mean_nll(unseen, y), abs=1e-4
+    )
+    assert trained.facts["n_horses"] == 9 and trained.facts["n_images"] == len(y)
+
+
+def test_a_planted_temperature_is_found():
+    rng = np.random.default_rng(0)
+    honest = rng.normal(size=(20_000, 3)) * 2
+    y = (honest + rng.gumbel(size=honest.shape)).argmax(1)  # drawn from softmax(honest)
+    overconfident = (3 * honest).astype(np.float32)
+    assert training.fit_temperature(overconfident, y) == pytest.approx(3, rel=0.05)
+
+
+def test_calibration_can_be_left_out(study):
+    assert train(study, calibrate=False).temperature == 1
+
+
+def test_test_horses_have_no_influence_on_the_model(study):
+    photos, splits, files = study
+    tested = photos["horse"].isin(splits.loc[splits["role"] == "test", "horse"])
+    relabelled = photos.assign(label=photos["label"].mask(tested, CLASSES[0]))
+    first, second = train(study), train((relabelled, splits, files))
+    without = train((photos[~tested], splits, files))
+    for other in (second, without):
+        assert other.temperature == first.temperature
+        for name, value in first.head.state_dict().items():
+            assert torch.equal(other.head.state_dict()[name], value)
+
+
+def test_every_photograph_of_the_test_horses_is_judged_once_with_probabilities(study):
+    photos, splits, files = study
+    trained = train(study)
+    found = training.predict(photos, splits, files, BEST, trained, CLASSES)
+    tested = photos[photos["horse"].isin(["h09", "h10", "h11"])]
+    assert sorted(found["photo_id"]) == sorted(tested["photo_id"]) and len(found) == 18
+    probabilities = found[[f"p_{name}" for name in CLASSES]].to_numpy()
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    assert list(found["predicted"]) == [CLASSES[c] for c in probabilities.argmax(1)]
+    assert list(found["truth"]) == list(tested["label"]) and set(found["fold"]) == {"0"}
+    assert list(found["image_id"]) == list(tested["image_whole"])
+    X = features.matrix(files, tested, ["whole", "head"], "small", "grid2")
+    logits = trained.head(torch.from_numpy(X)).numpy() / trained.temperature
+    np.testing.assert_allclose(np.log(probabilities), log_softmax(logits, axis=1), atol=1e-4)
+
+
+def test_the_final_model_judges_nobody(study):
+    photos, splits, files = study
+    inner = splits["inner_fold"].where(splits["role"] == "train", 0)
+    final = splits.assign(fold="final", role="train", inner_fold=inner)
+    trained = train((photos, final, files))
+    assert trained.facts["n_horses"] == 12
+    found = training.predict(photos, final, files, BEST, trained, CLASSES)
+    assert found.empty and {f"p_{name}" for name in CLASSES} <= set(found)
+    assert isinstance(found, pd.DataFrame)
