@@ -18,6 +18,8 @@ from equimood import heads
 from equimood.heads import HeadConfig
 from torch import nn
 
+KINDS: list[tuple[heads.Kind, bool]] = [("linear", False), ("mlp", True)]
+
 
 def main() -> None:
     """Measure linear heads and MLPs; print heads per second and their ratio."""
@@ -45,33 +47,28 @@ def main() -> None:
     X = rng.normal(size=(asked.rows, asked.features)).astype(np.float32)
     X[:, : asked.classes] += np.eye(asked.classes)[y]
     weights = (np.arange(asked.rows) % asked.folds != np.arange(asked.folds)[:, None]) * 1.0
+    some = configs[:: max(1, len(configs) // asked.reference_heads)][: asked.reference_heads]
     print(
         f"{len(configs)} configurations x {asked.folds} folds, {asked.rows} rows x "
         f"{asked.features} features, {asked.epochs} epochs, {device}, {asked.threads} thread(s)"
     )
 
-    for kind, hidden in (("linear", None), ("mlp", asked.hidden)):
-        packed_s = timed(
-            lambda kind=kind, hidden=hidden: heads.fit(
-                X, y, weights, configs, kind=kind, hidden_units=hidden, epochs=asked.epochs,
+    for kind, hidden in KINDS:
+        units = asked.hidden if hidden else None
+
+        def pack(kind: heads.Kind = kind, units: int | None = units) -> object:
+            return heads.fit(
+                X, y, weights, configs, kind=kind, hidden_units=units, epochs=asked.epochs,
                 batch_size=asked.batch, n_classes=asked.classes, device=device,
-            ),
-            device,
-        )  # fmt: skip
-        packed = len(configs) * asked.folds / packed_s
-        some = configs[:: max(1, len(configs) // asked.reference_heads)][: asked.reference_heads]
-        single_s = timed(
-            lambda kind=kind, hidden=hidden, some=some: [
-                train_singly(X, y, weights[0] > 0, config, hidden, asked, device)
-                for config in some
-            ],
-            device,
-        )  # fmt: skip
-        single = len(some) / single_s
-        print(
-            f"{kind:6}  packed {packed:8.1f} heads/s   one at a time {single:6.1f} heads/s   "
-            f"ratio {packed / single:5.1f}"
-        )
+            )  # fmt: skip
+
+        def singly(units: int | None = units) -> object:
+            return [train_singly(X, y, weights[0] > 0, c, units, asked, device) for c in some]
+
+        packed = len(configs) * asked.folds / timed(pack, device)
+        single = len(some) / timed(singly, device)
+        print(f"{kind:6}  packed {packed:8.1f} heads/s   one at a time {single:6.1f} heads/s   "
+              f"ratio {packed / single:5.1f}")  # fmt: skip
 
 
 def train_singly(

@@ -453,7 +453,8 @@ def _ray(slots: int, memory_mb: int, address: str | None) -> Iterator[None]:
         "logging_level": logging.ERROR,
         "runtime_env": library,
     }
-    # Node-local, and short: Ray's sockets live here, and their paths may have 107 characters.
+    # Node-local, and short: Ray's sockets live here, and their paths may have 107 characters. Ray
+    # opens its own folder to everybody; the one around it is private.
     folder = None if address else tempfile.mkdtemp(prefix="ray-", dir=_short_temp())
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(slots, BATCH))
     try:
@@ -466,7 +467,7 @@ def _ray(slots: int, memory_mb: int, address: str | None) -> Iterator[None]:
                 object_store_memory=OBJECT_STORE_MB << 20,
                 include_dashboard=False,
                 _memory=memory_mb << 20,
-                _temp_dir=folder,
+                _temp_dir=f"{folder}/r",
                 **quiet,
             )
         yield
