@@ -310,7 +310,7 @@ def framed(study: Study, box: tuple[float, ...] | None, **view: object) -> pd.Se
     [
         ((10, 10, 50, 50), 0, [10, 10, 50, 50]),
         ((10.4, 10.6, 50.4, 49.6), 0, [10, 11, 50, 50]),
-        ((20, 10, 60, 50), 0.1, [16, 6, 64, 54]),  # a tenth of the longer side, on every side
+        ((20, 10, 60, 45), 0.1, [16, 6, 64, 49]),  # a tenth of the longer side, on every side
         ((5, 15, 45, 55), 0.5, [0, 0, 65, 60]),  # clipped
         ((-2, -1, 60, 61), 0, [0, 0, 60, 60]),  # raters overshoot the edge
     ],
@@ -385,6 +385,14 @@ def test_a_photograph_refused_in_one_of_two_views_counts_half(study):
     study.build(annotate(*rows), views, Ingest(max_refused=1 / 24))
     with pytest.raises(UserError, match="1 of 24"):
         study.build(annotate(*rows), views, Ingest(max_refused=0.9 / 24))
+
+
+def test_a_missing_photograph_counts_in_all_of_its_views(study):
+    rows = [row | boxed_by(0, 0, 80, 60) for row in study.rows]
+    (study.folder / "h1/1.png").unlink()
+    views = {"whole": View(), "horse": View(box="annotations", margin=0.1)}
+    with pytest.raises(UserError, match="2 of 24"):
+        study.build(annotate(*rows), views, Ingest(max_refused=1.9 / 24))
 
 
 def test_a_class_without_usable_photographs_is_a_mistake(study):

@@ -115,8 +115,20 @@ def build(
         ignore_index=True,
     ).sort_values(["line", "view"])
     quarantine = refused[tables.QUARANTINE].reset_index(drop=True)
-    entries = pd.Series(1, quarantine.index).where(quarantine["view"].notna(), len(views))
-    _check_refused(quarantine, entries, len(photos) * len(views), ingest.max_refused, state_dir)
+    # A photograph that is refused is missing in every view.
+    n_frames = pd.Series(1, quarantine.index).where(quarantine["view"].notna(), len(views))
+    commonest = _commonest(quarantine["reason"], n_frames)
+    refused_share = n_frames.sum() / (len(photos) * len(views))
+    if len(quarantine):
+        log.warning("%.1f %% refused: %s", 100 * refused_share, commonest)
+    if refused_share > ingest.max_refused:
+        listed = state_dir / "quarantine.csv"
+        _write_csv(quarantine, listed)
+        raise UserError(
+            f"{n_frames.sum()} of {len(photos) * len(views)} photographs and views "
+            f"({refused_share:.1%}) cannot be used: {commonest}. {listed} lists them, with what to "
+            f"do; mend them, or raise ingest.max_refused (now {ingest.max_refused:g})"
+        )
 
     frames = frames[frames["reason"].isna()].astype(
         dict.fromkeys(["width", "height", *BOX], "int32") | {"phash": "uint64"}
@@ -129,8 +141,8 @@ def build(
     for label in classes:
         if not (frames["label"] == label).any():
             raise UserError(
-                f"data.classes: no usable photograph of {label!r} is left; the commonest reason: "
-                f"{_commonest(quarantine)}"
+                f"data.classes: no usable photograph of {label!r} is left; refused were: "
+                f"{commonest or 'none'}"
             )
     kept = frames[["photo_id", "horse", "phash"]].drop_duplicates("photo_id")
     pairs = near_duplicates(kept, ingest.near_duplicate_bits)
@@ -252,10 +264,11 @@ def _merge_raters(
     low = ~tie & (photos["agreement"] < min_agreement).to_numpy()
     photos["reason"] = pd.Series(None, index=photos.index, dtype="str")
     photos["remedy"] = photos["reason"]
-    for i in np.flatnonzero(tie | low):
-        said = ", ".join(f"{name} {n}" for name, n in zip(classes, votes[i], strict=True) if n)
-        kind = "contradictory: no majority" if tie[i] else "low agreement"
-        photos.loc[i, "reason"] = f"{kind}: {said}"
+    photos.loc[tie | low, "reason"] = [
+        ("contradictory: no majority: " if is_tie else "low agreement: ")
+        + ", ".join(f"{name} {n}" for name, n in zip(classes, counts, strict=True) if n)
+        for is_tie, counts in zip(tie[tie | low], votes[tie | low], strict=True)
+    ]
     photos.loc[tie, "remedy"] = "have another rater judge it, or leave it out"
     photos.loc[low, "remedy"] = (
         f"have more raters judge it; ingest.min_agreement asks for {min_agreement:g}"
@@ -292,17 +305,26 @@ def _facts(
         | (sides.prod(axis=1, min_count=2) > ingest.max_pixels)
         | (measured["contrast"] < ingest.min_contrast)
     ) & measured["reason"].isna()
-    for image, *facts in measured.loc[poor, FACT_NAMES].itertuples():
-        try:
-            images.check(
-                images.Facts(*facts),
-                max_pixels=ingest.max_pixels,
-                min_side_px=ingest.min_side_px,
-                min_contrast=ingest.min_contrast,
-            )
-        except images.ImageError as error:
-            measured.loc[image, ["reason", "remedy"]] = [error.reason, error.remedy]
+    refusals = [
+        _refusal(images.Facts(*facts), ingest)
+        for facts in measured.loc[poor, FACT_NAMES].itertuples(index=False)
+    ]
+    measured.loc[poor, "reason"] = [reason for reason, _ in refusals]
+    measured.loc[poor, "remedy"] = [remedy for _, remedy in refusals]
     return measured
+
+
+def _refusal(facts: images.Facts, ingest: Ingest) -> tuple[str, str]:
+    try:
+        images.check(
+            facts,
+            max_pixels=ingest.max_pixels,
+            min_side_px=ingest.min_side_px,
+            min_contrast=ingest.min_contrast,
+        )
+    except images.ImageError as error:
+        return error.reason, error.remedy
+    raise AssertionError(f"images.check accepts {facts}")
 
 
 def _locate(names: pd.Series, root: Path) -> pd.DataFrame:
@@ -314,8 +336,9 @@ def _locate(names: pd.Series, root: Path) -> pd.DataFrame:
         folder, file = os.path.split(os.path.join(root, name))  # noqa: PTH118
         if folder not in folders:
             folders[folder] = os.path.realpath(folder)
-        path = os.path.realpath(f"{folders[folder]}/{file}") if file in (".", "..") else ""
-        path = path or f"{folders[folder]}/{file}"
+        path = f"{folders[folder]}/{file}"
+        if file in ("", ".", ".."):
+            path = os.path.realpath(path)
         try:
             facts = os.lstat(path)
             if stat.S_ISLNK(facts.st_mode):
@@ -461,7 +484,16 @@ def _refuse_copies(photos: pd.DataFrame) -> None:
 def framed(
     photos: pd.DataFrame, name: str, view: View, regions: pd.DataFrame | None, ingest: Ingest
 ) -> pd.DataFrame:
-    """The photographs framed by one view: x0..y1 whole pixels inside the picture, or a reason."""
+    """Frame photographs by one view.
+
+    Parameters
+    ----------
+    photos : image, horse, sha256, width, height, x0..y1, and reason and remedy, null where usable.
+
+    Returns
+    -------
+    The photographs with ``view``, x0..y1 in whole pixels inside the picture, reason and remedy.
+    """
     size = photos[["width", "height"]].astype(float).to_numpy()
     if view.box == "picture":
         box = np.column_stack([np.zeros_like(size), size])
@@ -500,11 +532,12 @@ def framed(
         frames.loc[fresh, "remedy"] = remedy
     usable = frames[frames["reason"].isna()]
     same = usable[usable.duplicated(["sha256", *BOX], keep=False)]
-    if len(same):
-        by_frame = same.groupby(["sha256", *BOX])["horse"]
-        both = by_frame.transform("min") + " and " + by_frame.transform("max")
-        frames.loc[same.index, "reason"] = "contradictory: the same frame for horses " + both
-        frames.loc[same.index, "remedy"] = "keep the horse it shows, or give each horse its box"
+    by_frame = same.groupby(["sha256", *BOX])["horse"]
+    first, last = by_frame.transform("min"), by_frame.transform("max")
+    two = same.index[first != last]
+    both = first[two] + " and " + last[two]
+    frames.loc[two, "reason"] = "contradictory: the same frame for horses " + both
+    frames.loc[two, "remedy"] = "keep the horse it shows, or give each horse its box"
     return frames
 
 
@@ -515,9 +548,12 @@ def _region_boxes(photos: pd.DataFrame, regions: pd.DataFrame, wanted: list[str]
     ]
     rows = rows[["image", "horse", "kind", "points", "line", *BOX]].copy()
     dotted = rows["kind"] == "points"
-    for i, text, line in rows.loc[dotted, ["points", "line"]].itertuples():
-        points = tables.read_points(text, line)
-        rows.loc[i, BOX] = [*points.min(axis=0), *points.max(axis=0)]
+    points = [
+        tables.read_points(text, line)
+        for text, line in rows.loc[dotted, ["points", "line"]].itertuples(index=False)
+    ]
+    if points:
+        rows.loc[dotted, BOX] = [[*xy.min(axis=0), *xy.max(axis=0)] for xy in points]
     edges = rows.groupby(["image", "horse"]).agg(
         {"x0": "min", "y0": "min", "x1": "max", "y1": "max"}
     )
@@ -525,25 +561,9 @@ def _region_boxes(photos: pd.DataFrame, regions: pd.DataFrame, wanted: list[str]
     return edges.reindex(wanted_photos)[BOX].to_numpy(float)
 
 
-def _check_refused(
-    quarantine: pd.DataFrame, entries: pd.Series, total: int, limit: float, state_dir: Path
-) -> None:
-    share = entries.sum() / total
-    if len(quarantine):
-        log.warning("%d of %d refused: %s", entries.sum(), total, _commonest(quarantine))
-    if share > limit:
-        listed = state_dir / "quarantine.csv"
-        _write_csv(quarantine, listed)
-        raise UserError(
-            f"{entries.sum()} of {total} photographs and views ({share:.0%}) cannot be used: "
-            f"{_commonest(quarantine)}. {listed} lists them, with what to do; mend them, or raise "
-            f"ingest.max_refused (now {limit:g})"
-        )
-
-
-def _commonest(quarantine: pd.DataFrame) -> str:
-    kinds = quarantine["reason"].str.partition(":")[0].value_counts()
-    return ", ".join(f"{kind} {n}" for kind, n in kinds.head(3).items())
+def _commonest(reasons: pd.Series, counts: pd.Series) -> str:
+    kinds = counts.groupby(reasons.str.replace(":.*", "", regex=True)).sum()
+    return ", ".join(f"{kind} {n}" for kind, n in kinds.nlargest(3).items())
 
 
 def _write_csv(quarantine: pd.DataFrame, path: Path) -> None:
