@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from equimood import demo
+from equimood import demo, drawing
 from equimood.tables import BOX, REGIONS, ROLLUPS
 from PIL import Image
 
@@ -66,20 +66,24 @@ def test_an_emotion_changes_the_picture_inside_its_region_alone(label: str) -> N
     cause = demo.CAUSES[label]
     assert cause is not None
     rng = np.random.default_rng(5)
-    horse, session, pose = demo.draw_identity(rng), demo.draw_session(rng), demo.draw_pose(rng)
+    horse, session, pose = (
+        drawing.draw_identity(rng),
+        drawing.draw_session(rng),
+        drawing.draw_pose(rng),
+    )
     pose = replace(pose, yaw=0.2)
     rest = demo.draw_cues(rng, "neutral")
     moved = replace(rest, **{cause.cue: cause.high})
     one, other = (
-        demo.draw_horse(np.random.default_rng(1), horse, session, cues, pose)
+        drawing.draw_horse(np.random.default_rng(1), horse, session, cues, pose)
         for cues in (rest, moved)
     )
     differs = ((np.asarray(one.image, float) - np.asarray(other.image, float)) ** 2).sum(2)
     change = differs.sum()
-    for drawing in (one, other):
+    for picture in (one, other):
         for region in ROLLUPS[cause.region]:
-            if region in drawing.boxes:
-                x0, y0, x1, y1 = drawing.boxes[region]
+            if region in picture.boxes:
+                x0, y0, x1, y1 = picture.boxes[region]
                 margin = 6  # shadows fall beyond the region
                 differs[max(0, y0 - margin) : y1 + margin, max(0, x0 - margin) : x1 + margin] = 0
     assert differs.sum() < 0.02 * change
@@ -100,13 +104,13 @@ def test_every_region_has_a_row_inside_the_picture(study: Path) -> None:
 def test_facing_right_the_right_ear_is_in_front() -> None:
     rng = np.random.default_rng(0)
     horse, session, cues = (
-        demo.draw_identity(rng),
-        demo.draw_session(rng),
+        drawing.draw_identity(rng),
+        drawing.draw_session(rng),
         demo.draw_cues(rng, "neutral"),
     )
-    pose = replace(demo.draw_pose(rng), facing=1, yaw=0.1)
-    right = demo.draw_horse(rng, horse, session, cues, pose).boxes
-    left = demo.draw_horse(rng, horse, session, cues, replace(pose, facing=-1)).boxes
+    pose = replace(drawing.draw_pose(rng), facing=1, yaw=0.1)
+    right = drawing.draw_horse(rng, horse, session, cues, pose).boxes
+    left = drawing.draw_horse(rng, horse, session, cues, replace(pose, facing=-1)).boxes
     assert "eye_right" in right and "eye_left" not in right
     assert "eye_left" in left and "eye_right" not in left
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from equimood import demo, logs
-from equimood.settings import Demo
+from equimood.settings import DRAWN_SHARES, Demo
 
 logs.start(snakemake.log[0])
 drawn = Demo(**snakemake.params.demo)
 demo.draw_study(
     Path(snakemake.output.annotations).parent,
-    classes={label: demo.CLASS_SHARES[label] for label in snakemake.params.classes},
+    classes={label: DRAWN_SHARES[label] for label in snakemake.params.classes},
     n_horses=drawn.horses,
     n_sessions=drawn.sessions,
     images_per_session=drawn.images_per_session,

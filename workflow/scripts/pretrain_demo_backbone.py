@@ -19,7 +19,7 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
-from equimood import demo
+from equimood import drawing
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ KINDS = [
 ]
 SHAPES = {"ear_along": "ear_tip", "ear_across": "ear_tip", "lids": "upper_lid", "lips": "lower_lip"}
 """Shapes relative to the face, and the landmark at which the map must tell them."""
-COATS = list(demo.COATS)
+COATS = list(drawing.COATS)
 
 
 def draw_chunk(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -52,20 +52,24 @@ def draw_chunk(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     scenes = np.empty((CHUNK, 4), np.float32)
     for i in range(CHUNK):
         rng = np.random.default_rng(np.random.SeedSequence(SEED, spawn_key=(number, i)))
-        horse, session, pose = demo.draw_identity(rng), demo.draw_session(rng), demo.draw_pose(rng)
+        horse, session, pose = (
+            drawing.draw_identity(rng),
+            drawing.draw_session(rng),
+            drawing.draw_pose(rng),
+        )
         if rng.random() < 0.3:
-            session = replace(session, tack="halter", tack_colour=demo.SHORTCUT_RED)
-        cues = demo.Cues(*rng.uniform(0, 1, 5).tolist())
-        thing = str(rng.choice(list(demo.OBJECTS))) if rng.random() < 0.4 else None
+            session = replace(session, tack="halter", tack_colour=drawing.RED)
+        cues = drawing.Cues(*rng.uniform(0, 1, 5).tolist())
+        thing = str(rng.choice(list(drawing.OBJECTS))) if rng.random() < 0.4 else None
         human = bool(rng.random() < 0.15)
-        drawing = demo.draw_horse(rng, horse, session, cues, pose, thing=thing, human=human)
-        squashed = drawing.image.resize((INPUT_PX, INPUT_PX), Image.Resampling.BICUBIC)
+        picture = drawing.draw_horse(rng, horse, session, cues, pose, thing=thing, human=human)
+        squashed = picture.image.resize((INPUT_PX, INPUT_PX), Image.Resampling.BICUBIC)
         pictures[i] = np.asarray(squashed)
-        for name, place in drawing.landmarks.items():
+        for name, place in picture.landmarks.items():
             far = ("left" if pose.facing == 1 else "right") in name
             kind = name.replace("eye_", "").replace("left", "").replace("right", "")
             kind = kind.replace("__", "_").strip("_")
-            landmarks[i, int(far), KINDS.index(kind)] = place / drawing.image.size
+            landmarks[i, int(far), KINDS.index(kind)] = place / picture.image.size
         scenes[i] = pose.facing, pose.yaw, pose.pitch, COATS.index(horse.coat)
     return pictures, landmarks, scenes
 

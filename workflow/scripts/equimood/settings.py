@@ -18,8 +18,15 @@ from equimood.files import digest
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
 Pooling = Literal["avg", "grid2", "grid3", "cls", "cls_mean", "cls4", "cls4_mean"]
 Metric = Literal["f1_macro", "balanced_accuracy", "accuracy", "matthews_corrcoef"]
+
+DRAWN_SHARES = {"neutral": 0.37, "alarmed": 0.21, "annoyed": 0.21, "relaxed": 0.21}
+"""The emotions that the demo can draw, each with its share of the pictures."""
+
+OWN_MODEL_ARGS = {"pretrained", "checkpoint_path", "num_classes", "features_only", "in_chans"}
+"""Arguments of timm.create_model that Equimood gives itself; a checkpoint would run its code."""
 
 
 class Section(BaseModel):
@@ -144,7 +151,7 @@ class Backbone(Section):
     mean: tuple[float, float, float] | None = None
     """Normalisation mean per channel, of pixels in 0-1; null: what the weights were trained
     with."""
-    std: tuple[float, float, float] | None = None
+    std: tuple[Positive, Positive, Positive] | None = None
     """Normalisation standard deviation per channel; null: what the weights were trained with."""
     interpolation: Literal["bilinear", "bicubic"] | None = None
     """Resize filter (always antialiased); null: what the weights were trained with."""
@@ -157,6 +164,15 @@ class Backbone(Section):
     """How the last layer becomes one vector. Feature maps: avg, grid2, grid3. Transformers: cls,
     cls_mean, cls4, cls4_mean (class token of the last or the last four blocks, with or without
     the mean patch), avg."""
+
+    @check(mode="after")
+    def _consistent(self) -> Self:
+        for name in sorted(OWN_MODEL_ARGS & set(self.model_args)):
+            raise ValueError(
+                f"model_args: {name} is not yours to give; leave it out, and say in `weights` "
+                "where the weights come from"
+            )
+        return self
 
 
 class Features(Section):
@@ -232,10 +248,11 @@ class Explain(Section):
     target: Literal["predicted", "true"] = "predicted"
     """The class whose score is explained."""
     baseline: Literal["blur", "mean"] = "blur"
-    """What an image is compared with: itself blurred, or the mean image. Never black, which
-    hides dark eyes."""
-    blur: float = Field(0.1, gt=0, le=1)
-    """Standard deviation of the blur as a share of the input's side."""
+    """What an image is compared with: itself blurred, or the photographs' mean colour. Never
+    black, which hides dark eyes."""
+    blur: float = Field(0.5, gt=0, le=1)
+    """Standard deviation of the blur as a share of the input's side. A narrow blur takes the eyes
+    out of the baseline but leaves the posture in it."""
     quadrature: Literal["gausslegendre", "riemann_middle"] = "gausslegendre"
     """Rule of the integral."""
     n_steps: int = Field(32, ge=4)
@@ -268,7 +285,10 @@ class Predict(Section):
 
     images: str | None = None
     """Folder of images, or a table with column image (and x0, y0, x1, y1 where the model looks at
-    a box). The target `predict` needs it."""
+    the annotations' box). The target `predict` needs it."""
+    regions: str | None = None
+    """Table of regions in the new images, like data.regions but without need of a column horse:
+    where the model looks at a box around regions."""
     explain: bool = False
     """Also write a panel of what each prediction rests on."""
 
@@ -299,13 +319,7 @@ class Settings(Section):
     @check(mode="after")
     def _consistent(self) -> Self:
         if self.demo:
-            if self.data.annotations or self.data.images or self.data.regions:
-                raise ValueError(
-                    "data: annotations, images and regions stay null in a study that draws them; "
-                    "for your own photographs delete the section demo"
-                )
-            if self.demo.shortcut_class not in (None, *self.data.classes):
-                raise ValueError(f"demo.shortcut_class: {self.demo.shortcut_class!r} is no class")
+            _check_drawable(self.demo, self.data)
         elif not (self.data.annotations and self.data.images):
             raise ValueError("data: write the table (annotations) and the folder (images)")
         for view in {name for names in self.search.views for name in names} - set(self.views):
@@ -329,6 +343,34 @@ class Settings(Section):
         return list(dict.fromkeys(name for names in self.search.views for name in names))
 
 
+def _check_drawable(demo: Demo, data: Data) -> None:
+    """Refuse a demo study that asks for what cannot be drawn."""
+    own = "for your own photographs delete the section demo"
+    if data.annotations or data.images or data.regions or data.columns:
+        raise ValueError(
+            "data: annotations, images and regions stay null, and columns empty, in a study that "
+            f"draws them; {own}"
+        )
+    for label in data.classes:
+        if label not in DRAWN_SHARES:
+            raise ValueError(
+                f"data.classes: found {label!r}, which the demo does not draw; write some of "
+                f"{', '.join(DRAWN_SHARES)}; {own}"
+            )
+    if demo.shortcut_class not in (None, *data.classes):
+        raise ValueError(
+            f"demo.shortcut_class: found {demo.shortcut_class!r}, which is not among data.classes; "
+            f"write one of {', '.join(data.classes)}"
+        )
+    n_classes = len(data.classes)
+    if demo.sessions * demo.images_per_session < n_classes:
+        raise ValueError(
+            f"demo.images_per_session: found {demo.images_per_session}, with demo.sessions "
+            f"{demo.sessions}: fewer pictures of a horse than the {n_classes} classes it shows; "
+            f"write at least {-(-n_classes // demo.sessions)}"
+        )
+
+
 def load(config: Mapping[str, Any], source: str = "config.yaml") -> Settings:
     """Check a parsed configuration; a UserError says everything that is wrong with it."""
     try:
@@ -339,7 +381,7 @@ def load(config: Mapping[str, Any], source: str = "config.yaml") -> Settings:
 
 
 def _in_words(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "the settings"
+    key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         *parents, last = problem["loc"]
         known = list(_keys_at(parents))
@@ -349,6 +391,8 @@ def _in_words(problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{key}: missing; add it"
     message = problem["msg"].removeprefix("Value error, ")
+    if not key:  # of several sections: the message names them
+        return message
     if isinstance(problem["input"], dict | BaseModel):
         return f"{key}: {message}"
     return f"{key}: found {problem['input']!r}; {message[0].lower()}{message[1:]}"
