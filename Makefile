@@ -36,6 +36,11 @@ lint: $(VENV)/development ## check style, types, rules
 reference: $(VENV)/runtime ## write config.yaml, its schema and docs/configuration.md from the models
 	$(BIN)/python -m equimood.reference
 
+LOCK := uv pip compile --quiet --generate-hashes --no-annotate --no-header --no-emit-index-url --python-version 3.11 --python-platform x86_64-manylinux_2_28
+lock:            ## pin what envs/*.in name, for Linux on x86_64 (needs uv)
+	$(LOCK) envs/requirements.in --output-file envs/equimood.lock
+	$(LOCK) envs/dev.in --constraint envs/equimood.lock --output-file envs/dev.lock
+
 backbone: $(VENV)/runtime ## pre-train the demo's backbone on other drawn horses (about 20 minutes)
 	$(BIN)/python workflow/scripts/pretrain_demo_backbone.py resources/demo/backbone.safetensors
 

@@ -18,13 +18,8 @@ AFTER_SPLIT = {
 
 
 @pytest.fixture(scope="module")
-def study(clone):
-    """The tiny study, run once: 8 horses, 80 photographs, 2 views, 2 shards."""
-    demo.draw_study(
-        clone.folder / "mydata", n_horses=8, n_sessions=1, images_per_session=10, seed=5
-    )
-    ran = clone.snakemake()
-    assert ran.code == 0, ran.text
+def study(first_run):
+    clone, ran = first_run
     assert ran.jobs == FIRST
     assert ran.embedded == 160
     return clone
@@ -64,18 +59,62 @@ def test_a_corrected_label_embeds_nothing(study):
     assert ran.embedded == 0
 
 
-def test_an_added_photograph_is_the_only_one_embedded(study):
-    folder = study.folder / "mydata/images"
-
-    def add(table):
-        first = table.iloc[[0]].assign(image="added.jpg")
-        ImageOps.mirror(Image.open(folder / table["image"][0])).save(folder / "added.jpg")
-        return pd.concat([table, first])
-
-    change_table(study, add)
-    ran = study.snakemake("embed")
+def test_a_new_horse_is_all_that_is_embedded(study):
+    data, new = study.folder / "mydata", study.folder / "new"
+    demo.draw_study(new, n_horses=1, n_sessions=1, images_per_session=10, seed=6)
+    for name in ("annotations.csv", "regions.csv"):
+        own, added = pd.read_csv(data / name), pd.read_csv(new / name)
+        added["image"] = "new_" + added["image"]
+        added["horse"] = "new"
+        pd.concat([own, added]).to_csv(data / name, index=False)
+    for picture in (new / "images").iterdir():
+        picture.rename(data / "images" / f"new_{picture.name}")
+    ran = study.snakemake()
     assert ran.code == 0, ran.text
-    assert ran.embedded == 1  # the whole picture; without regions it has no head
-    assert ran.jobs["embed_shard"] <= 2
-    catalogue = pd.read_csv(study.folder / "results/tiny/catalogue/quarantine.csv")
-    assert list(catalogue["reason"]) == ["no box"]
+    assert ran.jobs == {"ingest": 1, "embed_shard": 4, **AFTER_SPLIT}
+    assert ran.embedded == 2 * 10
+
+
+def test_a_replaced_photograph_is_the_only_one_embedded(study):
+    path = study.folder / "mydata/images/horse01_s1_01.jpg"
+    ImageOps.autocontrast(Image.open(path)).save(path, quality=95)
+    ran = study.snakemake()
+    assert ran.code == 0, ran.text
+    shards = ran.jobs.pop("embed_shard")
+    assert ran.jobs == {"ingest": 1, **AFTER_SPLIT}
+    assert shards in (2, 4)  # its old and its new content may fall in two shards
+    assert ran.embedded == 2
+
+
+def test_a_wider_search_keeps_what_was_searched(study):
+    study.edit("tests/configs/tiny.yaml", lambda c: c["search"].update(heads=["linear", "mlp"]))
+    ran = study.snakemake()
+    assert ran.code == 0, ran.text
+    assert ran.jobs == {rule: n for rule, n in AFTER_SPLIT.items() if rule != "split_horses"}
+    assert ran.embedded == 0
+    log = (study.folder / "results/tiny/logs/search_fold/0.log").read_text()
+    assert "search: 8 structures, 4 of them new" in log
+
+
+def test_another_backbone_embeds_only_its_own_features(study):
+    def add(config):
+        config["backbones"]["other"] = {
+            "architecture": "test_resnet", "weights": "random", "input_px": 32,
+        }  # fmt: skip
+
+    study.edit("tests/configs/tiny.yaml", add)
+    ran = study.snakemake()
+    assert ran.code == 0, ran.text
+    after_embed = {rule: n for rule, n in AFTER_SPLIT.items() if rule != "split_horses"}
+    assert ran.jobs == {"fetch_backbone": 1, "embed_shard": 4, **after_embed}
+    assert ran.embedded == 180
+
+
+def test_a_library_module_reruns_the_stage_that_imports_it(study):
+    with (study.folder / "workflow/scripts/equimood/baselines.py").open("a") as module:
+        module.write("\n# a change\n")
+    ran = study.snakemake()
+    assert ran.code == 0, ran.text
+    assert ran.jobs == {
+        "evaluate_folds": 1, "draw_evaluation": 1, "write_methods": 1, "write_report": 1,
+    }  # fmt: skip

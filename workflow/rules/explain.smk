@@ -62,6 +62,7 @@ rule summarise:
             f"{RESULTS}/explanation/summary.csv",
             caption="../report/summary.rst",
             category="3. What it looks at",
+            subcategory="Over all images",
             labels={"figure": "Enrichment of every region, as a table"},
         ),
         checks=f"{RESULTS}/explanation/checks.json",
@@ -104,6 +105,7 @@ rule draw_explanation:
             patterns=["{view}.png"],
             caption="../report/regions.rst",
             category="3. What it looks at",
+            subcategory="Over all images",
             labels={"figure": "Regions behind each emotion, view {view}"},
         ),
         sheets=report(
@@ -111,6 +113,7 @@ rule draw_explanation:
             patterns=["{emotion}.png"],
             caption="../report/sheets.rst",
             category="3. What it looks at",
+            subcategory="Over all images",
             labels={"figure": "Contact sheet: {emotion}"},
         ),
         panels=report(

@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
-from equimood import files, logs
+from equimood import logs
 from equimood.errors import UserError
 
 logs.start(snakemake.log[0])
-with files.written_whole(snakemake.output[0]) as aside:
-    # Snakemake chooses the report's form by the file's suffix.
-    archive = aside.with_suffix(".zip")
+report = Path(snakemake.output[0])
+with tempfile.TemporaryDirectory(prefix=".report-", dir=report.parent) as aside:
+    # Snakemake chooses the report's form by the suffix, and its folder's name by the stem.
+    archive = Path(aside) / report.name
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", *snakemake.params.reported, "--report", archive,
          "--snakefile", snakemake.params.snakefile, "--configfile", snakemake.input.settings],
@@ -26,4 +28,4 @@ with files.written_whole(snakemake.output[0]) as aside:
         missing = {path.name for path in expected} - inside
         if missing or not expected:
             raise UserError(f"the report lacks {sorted(missing) or reported}")
-    archive.replace(aside)
+    archive.replace(report)
