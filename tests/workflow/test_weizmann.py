@@ -1,0 +1,60 @@
+"""The how-to's study on a part of the real photographs, where they are at hand."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT
+
+DATA = Path(os.environ.get("EQUIMOOD_DATA", ROOT.parent / "shared/data"))
+
+pytestmark = [
+    pytest.mark.data,
+    pytest.mark.skipif(
+        not (DATA / "weizmann_horse").is_dir(),
+        reason="no Weizmann photographs here: set EQUIMOOD_DATA to the folder that has them",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def study(clone):
+    """Thirty photographs of each class, one small backbone, two outer folds."""
+    resources = clone.folder / "resources"
+    table = pd.read_csv(DATA / "weizmann_horse/labels.csv").groupby("neck_height").head(30)
+    (resources / "weizmann_horse/rgb").mkdir(parents=True)
+    for image in table["image"]:
+        shutil.copy(DATA / "weizmann_horse" / image, resources / "weizmann_horse" / image)
+    table.to_csv(resources / "weizmann_horse/labels.csv", index=False)
+    shutil.copytree(DATA / "weights", resources / "weights")
+
+    def smaller(config):
+        del config["backbones"]["mobilenetv2_100"]
+        config["backbones"]["mobilenetv2_035"]["poolings"] = ["avg", "grid2"]
+        config["split"].update(n_splits=2, inner_splits=2)
+        config["search"].update(heads=["linear"])
+        config["explain"].update(max_images=9, n_steps=16, control_images=3)
+        config["figures"].update(panels=9)
+
+    clone.edit("docs/studies/weizmann.yaml", smaller)
+    ran = clone.snakemake(study="docs/studies/weizmann.yaml")
+    assert ran.code == 0, ran.text
+    return clone.folder / "results/weizmann"
+
+
+def test_every_photograph_is_judged_once_by_a_model_that_never_saw_its_group(study):
+    predictions = pd.read_parquet(study / "evaluation/predictions.parquet")
+    assert len(predictions) == predictions["photo_id"].nunique() == 90
+    assert predictions.groupby("horse")["fold"].nunique().eq(1).all()
+
+
+def test_posture_is_told_better_than_by_chance(study):
+    metrics = yaml.safe_load((study / "evaluation/metrics.json").read_text())
+    assert metrics["balanced_accuracy"]["low"] > 1 / 3
+
+
+def test_panels_show_what_it_looks_at(study):
+    assert len(list((study / "explanation/panels").glob("*.png"))) == 9
