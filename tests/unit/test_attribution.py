@@ -1,4 +1,7 @@
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +114,7 @@ def test_maps_are_those_of_captum_image_by_image(backbone):
     target, chosen = torch.tensor([0, 1, 2, 1]), explain(n_steps=12, batch_size=5)
     found = attribution.integrate(model, [pixels], target, chosen)
     for i in range(4):
-        start = attribution.blur(pixels[i : i + 1], 0.1 * SIDE)
+        start = attribution.blur(pixels[i : i + 1], chosen.blur * SIDE)
         alone = IntegratedGradients(model).attribute(
             pixels[i : i + 1], start, target=int(target[i]), n_steps=12
         )
@@ -349,6 +352,36 @@ def test_a_killed_job_goes_on_where_it_was_and_ends_with_the_same_bytes(study, b
         assert len(contents) == 1
 
 
+EXPLAIN_ALL = """
+import sys
+from pathlib import Path
+from equimood import backbones, tables
+from test_attribution import TinyModel, explain, run, torch
+torch.set_num_threads(1)
+study = [tables.read(f"{name}.parquet") for name in ("catalogue", "predictions", "regions")]
+backbone = backbones.load(Path("backbone"))
+models = {fold: TinyModel(backbone, int(fold), ("head", "whole")) for fold in "012"}
+run(study, models.get, sys.argv[1], explain(control_images=2))
+"""
+
+
+def test_the_same_job_in_another_process_writes_the_same_bytes(study):
+    for name, frame in zip(("catalogue", "predictions", "regions"), study, strict=True):
+        frame.to_parquet(f"{name}.parquet")
+    spec = settings.Backbone(architecture="test_resnet", weights="random", input_px=SIDE)
+    backbones.fetch("tiny", spec, Path("backbone"), 1, Path())
+    paths = [str(Path(attribution.__file__).parents[1]), str(Path(__file__).parent)]
+    for hash_seed in ("1", "2"):
+        subprocess.run(
+            [sys.executable, "-c", EXPLAIN_ALL, hash_seed],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": hash_seed},
+            check=True,
+        )
+        Path("state").rename(f"state_{hash_seed}")
+    for name in ("maps.safetensors", "scores.parquet"):
+        assert Path(f"1{name}").read_bytes() == Path(f"2{name}").read_bytes()
+
+
 def test_only_what_changed_is_explained_again(study, backbone):
     catalogue, predictions, region_table = study
     model, chosen = TinyModel(backbone, 1), explain(control_images=0)
@@ -400,3 +433,23 @@ def test_the_mean_colour_is_that_of_the_pictures(study):
     colour = attribution.mean_colour(study[0], "images", 1)
     assert colour.shape == (3,)
     assert colour == pytest.approx([0.5] * 3, abs=0.06)
+
+
+def test_gaps_and_explained_photographs_are_told_over_all_shards(study, backbone):
+    catalogue, predictions, region_table = study
+    paths, gap = [], []
+    for tag, part in (("a", predictions[:5]), ("b", predictions[5:]), ("c", predictions[:0])):
+        own = (catalogue, part, region_table)
+        _, maps, _ = run(own, lambda fold: TinyModel(backbone, 1, ("whole", "head")), tag)
+        paths.append(f"{tag}maps.safetensors")
+        gap.extend(maps.gap.tolist())
+    assert len(gap) == 18 and min(gap) < max(gap)
+    found = attribution.gaps(paths, tolerance=float(np.sort(gap)[11]))
+    assert found["n_images"] == 18
+    assert found["median"] == pytest.approx(np.median(gap))
+    assert found["p95"] == pytest.approx(np.percentile(gap, 95))
+    assert found["share_over_tolerance"] == pytest.approx(np.mean(gap > np.sort(gap)[11]))
+    assert attribution.gaps(paths[2:], 0.05)["n_images"] == 0
+    assert attribution.explained(paths, catalogue) == set(predictions["photo_id"])
+    assert attribution.explained(paths[:1], catalogue) == set(predictions["photo_id"][:5])
+    assert attribution.explained(paths[:1], catalogue[2:]) == set(predictions["photo_id"][1:5])

@@ -236,6 +236,13 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path, suffix, content):
         fetch(tmp_path / "b", weights=str(tmp_path / f"w{suffix}"))
 
 
+@pytest.mark.parametrize("content", [torch.ones(3), [torch.ones(3)], 5, {}, {1: torch.ones(3)}])
+def test_a_file_of_anything_but_names_and_tensors_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"holds no state dict .*save_file"):
+        fetch(tmp_path / "b", weights=str(tmp_path / "a.pth"))
+
+
 def test_absent_files_and_unknown_words_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"no such file: .*nowhere\.pth"):
         fetch(tmp_path, weights=str(tmp_path / "nowhere.pth"))
@@ -318,6 +325,10 @@ def test_weights_changed_after_fetching_are_not_loaded(tmp_path):
     weights["bn1.bias"][0] += 1
     save_file(weights, tmp_path / "weights.safetensors")
     with pytest.raises(UserError, match="do not belong together"):
+        backbones.load(tmp_path)
+    content = (tmp_path / "weights.safetensors").read_bytes()
+    (tmp_path / "weights.safetensors").write_bytes(content[:1000])
+    with pytest.raises(UserError, match=r"damaged weights .* delete the folder"):
         backbones.load(tmp_path)
 
 

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -308,10 +309,9 @@ def test_an_empty_shard_has_features_of_the_right_width(tmp_path):
         "grid2": (0, 1024),
     }
     features.write_shard(tmp_path / "features/whole/b/000.safetensors", embedded)
-    ids, vectors = features.read(
-        [tmp_path / "features/whole/b/000.safetensors"], "whole", "b", "grid2"
-    )
-    assert ids.shape == (0,) and vectors.shape == (0, 1024)
+    with safe_open(tmp_path / "features/whole/b/000.safetensors", "numpy") as shard:
+        assert shard.get_tensor("image_id").shape == (0, 16)
+        assert shard.get_tensor("grid2").shape == (0, 1024)
 
 
 def test_features_too_large_for_half_precision_are_refused():
@@ -424,9 +424,8 @@ def test_the_matrix_follows_the_photographs_with_views_side_by_side(tmp_path):
     for row, photo in zip(found, photos.itertuples(), strict=True):
         expected = [np.resize(vector_of(photo.image_head), 3), vector_of(photo.image_whole)]
         np.testing.assert_array_equal(row, np.concatenate(expected))
-    ids, vectors = features.read(reversed(paths), "head", "b", "avg")
-    assert ids.tolist() == sorted(images.loc[images["view"] == "head", "image_id"])
-    np.testing.assert_array_equal(vectors, [np.resize(vector_of(name), 3) for name in ids])
+    again = features.matrix(reversed(paths), photos, ["head", "whole"], "b", "avg")
+    np.testing.assert_array_equal(again, found)
 
 
 def test_photographs_that_share_an_image_share_its_features(tmp_path):
@@ -458,12 +457,45 @@ def test_a_shard_says_what_made_it(tmp_path):
     backbone = make_backbone()
     features.write_shard(tmp_path / "000.safetensors", embed(make_shard(2), backbone))
     with safe_open(tmp_path / "000.safetensors", "numpy") as shard:
-        assert shard.metadata() == {
+        assert features.read_card(shard) == {
             "fingerprint": backbone.fingerprint,
-            "embed_version": str(features.EMBED_VERSION),
-            "embedded_now": "2",
+            "embed_version": features.EMBED_VERSION,
         }
         assert set(shard.keys()) == {"image_id", "avg"}
+
+
+WRITE_SHARDS = """
+import sys
+from pathlib import Path
+import torch
+from equimood import backbones, features, tables
+torch.set_num_threads(1)
+backbone = backbones.load(Path("backbone"))
+for name in sys.argv[1:]:
+    embedded = features.embed(
+        tables.read("shard.parquet"), Path("images"), backbone, ["grid2", "avg"], "float16",
+        Path("record"), batch_size=2, workers=1,
+    )
+    features.write_shard(Path(name), embedded)
+    print(embedded.embedded_now)
+"""
+
+
+def test_the_same_job_in_another_process_writes_the_same_bytes():
+    """Whether it embeds or finds everything in the store."""
+    make_backbone()
+    tables.write(make_shard(3), "shard.parquet", tables.SHARD)
+    scripts = str(Path(features.__file__).parents[1])
+    for hash_seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", WRITE_SHARDS, *(f"{hash_seed}-{i}.safetensors" for i in "abc")],
+            env=os.environ | {"PYTHONPATH": scripts, "PYTHONHASHSEED": hash_seed},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.split() == ["3", "0", "0"]
+        shutil.rmtree("state")
+    written = [path.read_bytes() for path in Path().glob("*.safetensors")]
+    assert len(written) == 6 and len(set(written)) == 1
 
 
 # The version

@@ -178,6 +178,15 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
     assert refusal(tmp_path / "bomb.png") == "too large: 100000 × 100000 pixels"
 
 
+def test_a_file_far_too_large_for_a_picture_is_not_read(tmp_path, scene):
+    film = save(tmp_path / "a.png", scene)
+    os.truncate(film, 5 * 10**9)  # takes no room on the disk
+    with pytest.raises(images.ImageError) as refused:
+        images.inspect(film, **LIMITS)
+    assert refused.value.reason == "too large: a file of 5 GB"
+    assert "ingest.max_pixels" in refused.value.remedy
+
+
 def test_the_size_limit_counts_pixels(tmp_path, scene):
     path = save(tmp_path / "a.png", scene)
     assert images.read(path, 120 * 160).shape == (3, 120, 160)

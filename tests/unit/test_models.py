@@ -113,6 +113,28 @@ def test_a_saved_model_comes_back_the_same_and_names_its_backbone(study, tmp_pat
     assert found.backbone.fingerprint == backbone.fingerprint
 
 
+def test_a_linear_head_and_names_that_yaml_would_misread_come_back(study, tmp_path):
+    _, backbone, _, X, _ = study
+    classes = ["no", "1.0", "é: [x]"]
+    structure = Structure(("head",), "tiny", "avg", "linear", None, ())
+    d = X.shape[1] // 2
+    packed = heads.fit(
+        X[:, :d], np.arange(10) % 3, np.ones((1, 10)), [CONFIG], kind="linear", hidden_units=None,
+        epochs=2, batch_size=5, n_classes=3,
+    )  # fmt: skip
+    head = packed.head(0, [0])
+    for fold in ("0", "final"):  # the second over the first
+        models.save(
+            tmp_path, head, structure, CONFIG, classes, 0.3, backbone.fingerprint, {"fold": fold}
+        )
+    loaded = models.load(tmp_path, backbone)
+    assert (loaded.structure, loaded.classes) == (structure, classes)
+    x = torch.from_numpy(X[:, :d].copy())
+    torch.testing.assert_close(loaded.logits(x), head(x) / 0.3)
+    assert read_yaml(tmp_path / "card.yaml")["fold"] == "final"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.yaml", "weights.safetensors"]
+
+
 def test_another_backbone_is_refused(study, tmp_path):
     folder, backbone, _, _, head = study
     save(tmp_path, head, backbone.fingerprint)

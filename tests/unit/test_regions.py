@@ -212,6 +212,14 @@ def test_the_causal_region_is_judged_on_correct_images_and_without_neutral():
     }
 
 
+def test_a_class_without_a_cause_is_left_out_and_one_called_none_is_not(tmp_path):
+    (tmp_path / "causes.csv").write_text(
+        "label,region,cue\nalarmed,eyes,eye\nneutral,none,none\nNA,ears,ear\nnone,mouth,lips\n"
+    )
+    causes = regions.read_causes(tmp_path / "causes.csv")
+    assert causes == {"alarmed": "eyes", "NA": "ears", "none": "mouth"}
+
+
 def test_no_scores_give_an_empty_summary():
     empty = pd.DataFrame(columns=tables.REGION_SCORES.names)
     assert regions.summarise([empty], 100, 0.9, 1).empty

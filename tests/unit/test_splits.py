@@ -1,4 +1,8 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -154,6 +158,21 @@ def test_a_horse_in_two_folds_of_the_column_is_a_mistake():
         splits.split(images, Split(outer="column"), 1)
 
 
+def test_more_folds_than_horses_are_refused_before_any_job():
+    with pytest.raises(UserError, match=r"split\.n_splits: 4 folds for 3 horses"):
+        splits.n_outer_folds(Split(n_splits=4), ["a", "b", "c", "a"], [None] * 4)
+    assert splits.n_outer_folds(Split(n_splits=4), [], []) == 4
+
+
+def test_more_folds_than_photographs_of_any_class_are_split_and_none_is_empty():
+    """scikit-learn refuses the first, and leaves a fold empty in the second."""
+    images = photographs({f"h{i:02d}": "act"[i % 3] for i in range(21)})
+    for n_splits in (12, 21):
+        found = splits.split(images, Split(n_splits=n_splits, inner_splits=8), 1)
+        assert found.loc[found["role"] == "test", "fold"].nunique() == n_splits
+        check_contract(found, images, Split(n_splits=n_splits, inner_splits=8), n_splits)
+
+
 def test_a_column_without_folds_is_a_mistake_before_any_job():
     with pytest.raises(UserError, match=r"split\.outer: column"):
         splits.n_outer_folds(Split(outer="column"), ["a", "b"], [None, None])
@@ -239,3 +258,17 @@ def test_a_split_travels_through_its_file(tmp_path):
     tables.write(found, tmp_path / "splits.parquet", tables.SPLITS)
     again = tables.read(tmp_path / "splits.parquet")
     pd.testing.assert_frame_equal(again, found, check_dtype=False)
+
+
+def test_the_snakefile_can_count_folds_without_the_heavy_libraries():
+    code = (
+        "import sys; from equimood import splits, tables; "
+        "print({'torch', 'sklearn', 'timm', 'ray'} & set(sys.modules))"
+    )
+    library = str(Path(splits.__file__).parents[1])
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": library},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout.strip() == "set()"

@@ -133,6 +133,24 @@ def local_weights(wildcards):
     return [] if weights in ("hub", "random") else weights
 
 
+def new_images(wildcards):
+    """The table of images to predict; of a folder, the files' state stands in params."""
+    images = settings.predict.images
+    if images is None or not Path(images).exists():
+        raise WorkflowError(
+            f"predict.images: found {images!r}; write the folder, or the table, of new images"
+        )
+    framed = {name for name, view in settings.views.items() if view.box == "regions"}
+    if not settings.predict.regions and all(
+        framed & set(views) for views in settings.search.views
+    ):
+        raise WorkflowError(
+            "predict.regions: null, but whatever the search chooses looks at a box around regions; "
+            "write a table of the regions in the new images, like data.regions"
+        )
+    return images if Path(images).is_file() else []
+
+
 def catalogue_shard(wildcards):
     """One label-free part of the catalogue, known once ingest has run."""
     checkpoints.ingest.get()

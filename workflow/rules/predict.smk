@@ -1,9 +1,12 @@
 """
 Judge new images with the final model.
 
-INPUTS   the images named in the section predict, results/{study}/model/final/
+INPUTS   the images and regions named in the section predict, results/{study}/model/final/
 OUTPUTS  results/{study}/predictions/predictions.csv, quarantine.csv, panels/
 """
+
+# The baseline `mean` is the mean of the study's own photographs.
+MEAN_COLOUR = settings.predict.explain and settings.explain.baseline == "mean"
 
 
 rule predict_images:
@@ -11,6 +14,9 @@ rule predict_images:
         weights=f"{RESULTS}/model/final/weights.safetensors",
         card=f"{RESULTS}/model/final/card.yaml",
         backbones=ALL_BACKBONES,
+        images=new_images,
+        regions=settings.predict.regions or [],
+        catalogue=rules.ingest.output.images if MEAN_COLOUR else [],
         library=library("predict_images"),
     output:
         predictions=f"{RESULTS}/predictions/predictions.csv",
@@ -33,6 +39,8 @@ rule predict_images:
         ingest=plain(settings.ingest),
         explain=plain(settings.explain),
         colormap=settings.figures.colormap,
+        images_dir=IMAGES,
+        seed=settings.seed,
         photographs=files_state(settings.predict.images),
     message:
         "Predicting new images"

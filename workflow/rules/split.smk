@@ -26,6 +26,7 @@ rule split_horses:
         runtime=attempts(20),
     params:
         split=plain(settings.split),
+        n_folds=len(FOLDS) - 1,  # beside `final`
         seed=settings.seed,
     message:
         "Splitting the horses into folds"

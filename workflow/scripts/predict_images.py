@@ -3,29 +3,32 @@
 from pathlib import Path
 
 import pandas as pd
-from equimood import devices, figures, files, logs, models, prediction
+from equimood import attribution, devices, figures, files, logs, models, prediction, tables
 from equimood.settings import Explain, Ingest, Predict, View
 
 logs.start(snakemake.log[0])
 devices.use_threads(snakemake.threads)
-params, drawn = snakemake.params, Path(snakemake.output.panels)
+params, given, drawn = snakemake.params, snakemake.input, Path(snakemake.output.panels)
 asked, explain = Predict(**params.predict), Explain(**params.explain)
-model = models.load_with(
-    Path(snakemake.input.card).parent, snakemake.input.backbones, devices.choose()
-)
-rows, folder = prediction.asked(asked.images)
+model = models.load_with(Path(given.card).parent, given.backbones, devices.choose())
 views = {name: View(**params.views[name]) for name in model.views}
-framed, quarantine = prediction.frame(rows, folder, views, Ingest(**params.ingest))
+rows, regions, folder = prediction.asked(asked, views)
+framed, quarantine = prediction.frame(rows, regions, folder, views, Ingest(**params.ingest))
+mean = None
+if given.catalogue:
+    mean = attribution.mean_colour(tables.read(given.catalogue), params.images_dir, params.seed)
 drawn.mkdir()
-answers = [pd.DataFrame(columns=["image", "predicted", *(f"p_{c}" for c in model.classes)])]
+names = ["line", "image", "predicted", *(f"p_{name}" for name in model.classes)]
+answers = [pd.DataFrame(columns=names)]
 for batch, examples in prediction.predict(
-    model, framed, folder, explain.batch_size, explain if asked.explain else None,
+    model, framed, folder, explain.batch_size, explain if asked.explain else None, mean,
     logs.progress("images judged"),
 ):  # fmt: skip
     answers.append(batch)
     for example in examples:
         panel = example.panel(model.classes, explain.tolerance, params.colormap)
-        figures.save(panel, drawn / files.as_file_name(example.answer["image"]), ["png"])
+        name = f"{example.answer['line']}-{Path(example.answer['image']).name}"
+        figures.save(panel, drawn / files.as_file_name(name), ["png"])
 table = pd.concat(answers[1:] or answers)
 files.write_text(snakemake.output.predictions, table.to_csv(index=False))
 files.write_text(snakemake.output.quarantine, quarantine.to_csv(index=False))

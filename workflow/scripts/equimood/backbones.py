@@ -154,7 +154,12 @@ def fetch(name: str, spec: settings.Backbone, folder: Path, seed: int, hub_cache
 def load(folder: Path, device: torch.device | str = "cpu") -> Backbone:
     """Read a fetched backbone, without network; every tensor must fit and be what was fetched."""
     card = read_yaml(folder / "card.yaml")
-    weights = load_file(folder / "weights.safetensors")
+    try:
+        weights = load_file(folder / "weights.safetensors")
+    except SafetensorError as error:
+        raise UserError(
+            f"{folder}: damaged weights ({error}); delete the folder, so that it is fetched again"
+        ) from None
     preprocessing = {key: card[key] for key in PREPROCESSING}
     found = _fingerprint(card["architecture"], card["model_args"], preprocessing, weights)
     if found != card["fingerprint"]:
@@ -376,9 +381,16 @@ def _from_file(key: str, path: Path) -> tuple[dict[str, Tensor], str]:
         raise UserError(f"{key}.weights: {path} is not readable: {_short(error)}") from error
     except (OSError, EOFError, ValueError, SafetensorError) as error:
         raise UserError(f"{key}.weights: {path} is not readable: {_short(error)}") from error
-    if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-        raise UserError(f"{key}.weights: {path} holds no state dict (names and tensors)")
-    return weights, f"file: {path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+    except (AttributeError, TypeError):  # timm takes what it finds for a state dict
+        weights = {}
+    if not weights or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise UserError(
+            f"{key}.weights: {path} holds no state dict (names and tensors); save one: "
+            "safetensors.torch.save_file(model.state_dict(), path)"
+        )
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return weights, f"file: {path.name}, sha256 {sha256}"
 
 
 def _fitted(

@@ -16,7 +16,7 @@ Box = tuple[int, int, int, int]
 Patch = tuple[np.ndarray, Colour]  # outline (n, 2) and what fills it
 
 SUPERSAMPLE = 2
-PLACE_TEXTURE, COAT_TEXTURE = 0.18, 0.08
+PLACE_TEXTURE, COAT_TEXTURE = 0.24, 0.11
 """Relative brightness deviation of grass, wood and leaves, and of hair."""
 N_OCTAVES = 6
 
@@ -106,7 +106,7 @@ LEATHER = (58, 36, 24)
 RED = (216, 30, 38)
 WHITE = (238, 234, 228)
 HOOF = (52, 46, 42)
-GUMS = (198, 104, 108)
+GUMS = (168, 100, 102)
 MARKINGS = {  # from, to and half breadth along the face
     "star": (0.14, 0.25, 0.075),
     "stripe": (0.14, 0.78, 0.038),
@@ -567,7 +567,7 @@ def draw_head(canvas: Canvas, head: Frame, horse: Identity, cues: Cues) -> None:
     canvas.bulge(cheek, 0.038, 0.55)
     canvas.bulge(head(solid(disc(0.50, -0.14, 0.13, 0.022), 0.1)), 0.019, 0.4)
     lips = np.vstack([points(".785 -.25, .84 -.258"), skull[[12, 11]]])
-    canvas.stroke(head(solid(spline(lips, closed=False), 0.06)), darker(muzzle, 0.55), 0.014)
+    canvas.stroke(head(solid(spline(lips, closed=False), 0.06)), darker(muzzle, 0.45), 0.012)
     for near in (False, True):
         if near or head.yaw > FAR_NOSTRIL_SHOWS:
             draw_nostril(canvas, head, cues.nostril, muzzle, near)
@@ -628,7 +628,7 @@ def draw_eye(canvas: Canvas, head: Frame, horse: Identity, opening: float, near:
     iris[:, 1] = np.clip(iris[:, 1], floor, np.maximum(roof, floor))
     canvas.fill(place(iris), (46, 28, 20))
     if opening > 0.3:
-        canvas.fill(place(disc(0.2, 0.28 * opening, 0.13, 0.13, n=8)), (236, 238, 240))
+        canvas.fill(place(disc(0.2, 0.28 * opening, 0.13, 0.13, n=8)), (196, 198, 200))
     canvas.stroke(place(ring(lids)), darker(skin, 0.6), 0.014)
     crease = np.array([(-0.9, 0.4 * up + 0.25), (0, up + 0.3), (0.95, 0.4 * up + 0.2)])
     canvas.stroke(place(spline(crease, closed=False)), darker(skin, 0.4), 0.01)

@@ -7,6 +7,7 @@ may write to one store.
 """
 
 import hashlib
+import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -269,29 +270,20 @@ def _to_ids(content: np.ndarray) -> pd.Index:
 
 
 def write_shard(path: Path, embedded: Embedded) -> None:
-    """Write a shard: one tensor per pooling (n, d), ``image_id`` uint8 (n, 16), in one order."""
-    metadata = {
-        "fingerprint": embedded.fingerprint,
-        "embed_version": str(EMBED_VERSION),
-        "embedded_now": str(embedded.embedded_now),
-    }
+    """Write a shard: one tensor per pooling (n, d), ``image_id`` uint8 (n, 16), in one order.
+
+    The same features give the same bytes, whether they were embedded now or before.
+    """
+    made_with = {"fingerprint": embedded.fingerprint, "embed_version": EMBED_VERSION}
     tensors = {"image_id": _to_bytes(embedded.image_ids), **embedded.features}
     with written_whole(path) as aside:
-        save_file(tensors, aside, metadata)
+        # one entry: safetensors writes several in an order that changes from run to run
+        save_file(tensors, aside, {"card": json.dumps(made_with)})
 
 
-def read(
-    paths: Iterable[str | Path], view: str, backbone: str, pooling: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Read one view, backbone and pooling from the shards among ``paths``.
-
-    Returns
-    -------
-    image_ids (n,) str, and features (n, d) in the stored precision, in the order of the shards.
-    """
-    parts = list(_shards(paths, view, backbone, pooling))
-    ids = np.concatenate([ids.to_numpy(str) for ids, _ in parts])
-    return ids, np.concatenate([vectors for _, vectors in parts])
+def read_card(shard: Any) -> dict[str, Any]:
+    """Say what an open shard's features are made with: fingerprint of the backbone, version."""
+    return dict(json.loads(shard.metadata()["card"]))
 
 
 def matrix(
@@ -360,7 +352,7 @@ def _shards(
     fingerprints = set()
     for path in chosen:
         with safe_open(path, "numpy") as shard:
-            fingerprints.add(shard.metadata()["fingerprint"])
+            fingerprints.add(read_card(shard)["fingerprint"])
             if len(fingerprints) > 1:
                 raise UserError(
                     f"{path}: made by another {backbone} than the shards before it; run the target "

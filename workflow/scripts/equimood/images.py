@@ -22,6 +22,8 @@ from torchvision.transforms.v2.functional import resize
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
 PAD_GREY = 128
+BYTES_PER_PIXEL = 8  # 16 bits of each of RGBA, uncompressed
+HEADER_BYTES = 1 << 26  # EXIF, previews, the further frames of a burst
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 Image.init()  # so that Pillow knows all of them by name
 # The limit is `max_pixels`, checked in the header before a pixel is decoded.
@@ -61,7 +63,7 @@ def inspect(path: Path, *, max_pixels: int, min_side_px: int, min_contrast: floa
 
 def measure(path: Path, max_pixels: int) -> Facts:
     """Decode the whole file and measure it; raise :class:`ImageError` if it does not decode."""
-    content = _content(path)
+    content = _content(path, max_pixels)
     picture = _decode(content, max_pixels)
     _, height, width = picture.shape
     # A million pixels tell the grey levels as well as a hundred million, and fit in memory.
@@ -98,7 +100,7 @@ def read(path: Path, max_pixels: int | None = None) -> Tensor:
     Transparent pixels become white; of an animation the first frame is taken. Raises
     :class:`ImageError` where the file is missing, broken, or larger than ``max_pixels``.
     """
-    return _decode(_content(path), max_pixels)
+    return _decode(_content(path, max_pixels), max_pixels)
 
 
 def fit(
@@ -154,8 +156,15 @@ def map_boxes(affine: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return np.asarray(boxes, float) * np.tile(scale, 2) + np.tile(shift, 2)
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, max_pixels: int | None) -> bytes:
     try:
+        size = path.stat().st_size
+        # A film, say, would fill the memory before it is found to be no picture.
+        if max_pixels is not None and size > BYTES_PER_PIXEL * max_pixels + HEADER_BYTES:
+            raise ImageError(
+                f"too large: a file of {size / 1e9:.2g} GB",
+                f"save a picture of at most {max_pixels} pixels (ingest.max_pixels)",
+            )
         content = path.read_bytes()
     except OSError as error:
         raise ImageError(

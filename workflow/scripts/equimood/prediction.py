@@ -18,36 +18,74 @@ from equimood.tables import BOX
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 
 
-def asked(images_given: str | None) -> tuple[pd.DataFrame, Path]:
-    """Read what to predict: a folder of images, or a table with paths beside it (and boxes).
+def asked(
+    predict: settings.Predict, views: Mapping[str, settings.View]
+) -> tuple[pd.DataFrame, pd.DataFrame | None, Path]:
+    """Read what to predict, with the boxes that the model's views need.
+
+    Parameters
+    ----------
+    views : those the model looks at, by name.
 
     Returns
     -------
-    Rows line, image, x0..y1 (NaN where not given), and the folder that the paths start from.
+    Rows line, image, x0..y1 (NaN where not given); the regions (``tables.read_regions``), or None
+    where no view needs them; and the folder that the images' paths start from.
+
+    Raises
+    ------
+    UserError : there are no images, or the boxes of a view are not given.
     """
-    if images_given is None:
+    if predict.images is None:
         raise UserError("predict.images: null; write the folder, or the table, of new images")
-    path = Path(images_given)
+    path = Path(predict.images)
     if path.is_dir():
         found = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
         names = [str(file.relative_to(path)) for file in found]
         if not names:
             raise UserError(f"predict.images: no images in the folder {path}")
-        rows = pd.DataFrame({"line": np.arange(1, len(names) + 1), "image": names})
-        return rows.assign(**dict.fromkeys(BOX, np.nan)), path
-    return tables.read_boxes(path), path.parent
+        lines = np.arange(1, len(names) + 1)
+        rows = pd.DataFrame({"line": lines, "image": names} | dict.fromkeys(BOX, np.nan))
+        folder = path
+    else:
+        rows, folder = tables.read_boxes(path), path.parent
+    lacking = []
+    for name, view in views.items():
+        if view.box == "annotations" and rows[BOX].isna().all(axis=None):
+            lacking.append(
+                f"predict.images: {path} gives no boxes, but the model looks at the view {name!r}, "
+                f"a box; write a table of the images with columns image, {', '.join(BOX)}"
+            )
+        if view.box == "regions" and predict.regions is None:
+            lacking.append(
+                f"predict.regions: null, but the model looks at the view {name!r}, the box around "
+                f"{', '.join(view.regions)}; write a table of these regions in the new images, "
+                f"with columns image, region, kind, {', '.join(BOX)}"
+            )
+    if lacking:
+        raise UserError("\n".join(lacking))
+    regions = None
+    if predict.regions and any(view.box == "regions" for view in views.values()):
+        regions = tables.read_regions(predict.regions, {}, with_horse=False)
+        if set(regions["image"]).isdisjoint(rows["image"]):
+            raise UserError(
+                f"predict.regions: none of its images is among the new ones, such as "
+                f"{regions['image'][0]!r} against {rows['image'][0]!r}; write the same names"
+            )
+    return rows, regions, folder
 
 
 def frame(
     rows: pd.DataFrame,
+    regions: pd.DataFrame | None,
     images_dir: Path,
     views: Mapping[str, settings.View],
     ingest: settings.Ingest,
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """Check the images and frame them; per view the usable ones, and the refused with a reason.
 
-    A view that is no whole picture takes the row's box, with the view's margin. An image lacking
-    one of the views is refused.
+    An image that lacks one of the views is refused. ``rows``, ``regions`` and ``images_dir`` are
+    from :func:`asked`.
     """
     root = images_dir.resolve()
     facts: list[tuple[str, int, int, str | None, str | None]] = []
@@ -67,18 +105,22 @@ def frame(
             facts.append((name, 0, 0, error.reason, error.remedy))
     photos = rows.reset_index(drop=True)
     photos[["sha256", "width", "height", "reason", "remedy"]] = pd.DataFrame(facts, dtype=object)
-    photos = photos.assign(horse="")
+    photos = photos.assign(horse="")  # nobody knows the horse, nor needs to
+    if regions is not None:
+        n_horses = photos["image"].map(regions.groupby("image")["horse"].nunique())
+        several = photos["reason"].isna() & (n_horses > 1)
+        photos.loc[several, "reason"] = "contradictory: regions of several horses"
+        photos.loc[several, "remedy"] = "keep the regions of the horse to judge"
+        regions = regions.assign(horse="")
     usable = photos["reason"].isna()
     found: dict[str, pd.DataFrame] = {}
     refused = [photos[~usable].assign(view=None)]
     for name, view in views.items():
-        box = "picture" if view.box == "picture" else "annotations"
-        given = settings.View(box=box, margin=view.margin)
-        found[name] = catalogue.framed(photos[usable], name, given, None, ingest)
+        found[name] = catalogue.framed(photos[usable], name, view, regions, ingest)
         refused.append(found[name][found[name]["reason"].notna()])
     quarantine = pd.concat(refused)[tables.QUARANTINE].sort_values("line")
-    whole = [line for line in photos["line"] if line not in set(quarantine["line"])]
-    return {name: rows[rows["line"].isin(whole)] for name, rows in found.items()}, quarantine
+    kept = {name: rows[~rows["line"].isin(quarantine["line"])] for name, rows in found.items()}
+    return kept, quarantine
 
 
 def predict(
@@ -87,9 +129,16 @@ def predict(
     images_dir: Path,
     batch_size: int,
     explain: settings.Explain | None = None,
+    mean: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[pd.DataFrame, list[Example]]]:
-    """Judge framed images batch by batch: image, predicted, p_{class}; examples if explained."""
+    """Judge framed images batch by batch: line, image, predicted, p_{class}; examples if explained.
+
+    Parameters
+    ----------
+    framed : per view, from :func:`frame`.
+    mean : (3,) mean colour of the study's photographs; needed by the baseline ``mean``.
+    """
     views = [framed[name] for name in model.views]
     n_images, device = len(views[0]), model.backbone.device
     for start in range(0, n_images, batch_size):
@@ -100,6 +149,7 @@ def predict(
             probabilities = model(*pixels).double().softmax(1).cpu().numpy()
         best = probabilities.argmax(axis=1)
         answers = pd.DataFrame({
+            "line": batch[0]["line"].to_numpy(),
             "image": batch[0]["image"].to_numpy(),
             "predicted": [model.classes[c] for c in best],
             **{f"p_{name}": probabilities[:, c] for c, name in enumerate(model.classes)},
@@ -107,7 +157,7 @@ def predict(
         examples: list[Example] = []
         if explain:
             target = torch.as_tensor(best, device=device)
-            found = attribution.integrate(model, pixels, target, explain)
+            found = attribution.integrate(model, pixels, target, explain, mean)
             side = explain.map_px or model.backbone.side
             maps = [attribution.shrink(each, side).cpu().numpy() for each in found.maps]
             for i, answer in enumerate(answers.to_dict(orient="records")):
@@ -115,7 +165,8 @@ def predict(
                     _explained(name, rows.iloc[i], images_dir, model, each[i], float(found.gap[i]))
                     for name, rows, each in zip(model.views, batch, maps, strict=True)
                 ]
-                about = {"path": answer["image"], "horse": "", "truth": None, **answer}
+                named = {"path": answer["image"], "horse": Path(answer["image"]).name}
+                about = named | {"truth": None} | answer
                 examples.append(Example(about, answer["predicted"], shown))
         if progress:
             progress(min(start + batch_size, n_images), n_images)

@@ -323,8 +323,8 @@ def _stored(
     made_with: dict[str, set[str]] = {}
     for path in map(Path, feature_files):
         with safe_open(path, framework="np") as opened:
-            facts = opened.metadata()
-            made_of = [facts["fingerprint"], facts["embed_version"]]
+            card = features.read_card(opened)
+            made_of = [card["fingerprint"], str(card["embed_version"])]
             made_of += sorted({opened.get_slice(name).get_dtype() for name in opened.keys()})  # noqa: SIM118
         pair = f"{path.parent.parent.name}/{path.parent.name}"
         made_with.setdefault(pair, set()).add(" ".join(made_of))

@@ -250,9 +250,9 @@ class Explain(Section):
     baseline: Literal["blur", "mean"] = "blur"
     """What an image is compared with: itself blurred, or the photographs' mean colour. Never
     black, which hides dark eyes."""
-    blur: float = Field(0.5, gt=0, le=1)
+    blur: float = Field(1.0, gt=0, le=1)
     """Standard deviation of the blur as a share of the input's side. A narrow blur takes the eyes
-    out of the baseline but leaves the posture in it."""
+    out of the baseline but leaves the posture in it; 1 leaves little but the picture's colour."""
     quadrature: Literal["gausslegendre", "riemann_middle"] = "gausslegendre"
     """Rule of the integral."""
     n_steps: int = Field(32, ge=4)
@@ -261,7 +261,7 @@ class Explain(Section):
     """Completeness gap above which an image is flagged."""
     map_px: int | None = Field(56, ge=8)
     """Side of the stored maps in pixels; null: the input's."""
-    control_images: int = Field(60, ge=0)
+    control_images: int = Field(120, ge=0)
     """Images explained again by the same network with random weights: what chance looks like."""
     batch_size: int = Field(8, ge=1)
     """Images integrated together; changes speed and memory, not results."""

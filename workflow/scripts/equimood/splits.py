@@ -21,13 +21,19 @@ Folds = list[np.ndarray]  # the test horses of each fold, as row numbers of `cou
 
 
 def n_outer_folds(split: settings.Split, horses: Iterable[str], folds: Iterable[str | None]) -> int:
-    """Count the outer folds from the annotations' columns ``horse`` and ``fold``."""
+    """Count the outer folds from the annotations' columns ``horse`` and ``fold``.
+
+    With ``kfold`` and ``holdout`` the columns decide about nothing, and may be left empty.
+    """
+    n_horses = len(set(horses))
     if split.outer == "kfold":
+        if n_horses:
+            _check_n_splits(split.n_splits, n_horses)
         return split.n_splits
     if split.outer == "holdout":
         return 1
     if split.outer == "leave_one_horse_out":
-        return len(set(horses))
+        return n_horses
     named = pd.Series(list(folds), dtype="object").dropna().nunique()
     if not named:
         raise UserError(
@@ -178,11 +184,8 @@ def _counts(labels: pd.Series, classes: list[str]) -> dict[str, int]:
 
 def _check_numbers(counts: np.ndarray, classes: list[str], split: settings.Split) -> None:
     """Refuse numbers of horses with which no search of folds can succeed."""
-    if split.outer == "kfold" and len(counts) < split.n_splits:
-        raise UserError(
-            f"split.n_splits: {split.n_splits} folds for {len(counts)} horses; write a smaller "
-            "number, or `outer: leave_one_horse_out`"
-        )
+    if split.outer == "kfold":
+        _check_n_splits(split.n_splits, len(counts))
     for name, n_horses in zip(classes, (counts > 0).sum(axis=0).tolist(), strict=True):
         if n_horses < 3:
             raise UserError(
@@ -192,11 +195,22 @@ def _check_numbers(counts: np.ndarray, classes: list[str], split: settings.Split
             )
 
 
+def _check_n_splits(n_splits: int, n_horses: int) -> None:
+    if n_horses < n_splits:
+        raise UserError(
+            f"split.n_splits: {n_splits} folds for {n_horses} horses; write a smaller number, or "
+            "`outer: leave_one_horse_out`"
+        )
+
+
 def _kfolds(counts: np.ndarray, n_splits: int, seed: list[int]) -> Iterator[Folds]:
     """Folds stratified by label over photographs, each attempt by another seed."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    horse, label = np.divmod(np.repeat(np.arange(counts.size), counts.ravel()), counts.shape[1])
+    # scikit-learn refuses where no class has as many photographs as there are folds.
+    copies = -(-n_splits // int(counts.sum(axis=0).max()))
+    each = np.repeat(np.arange(counts.size), copies * counts.ravel())
+    horse, label = np.divmod(each, counts.shape[1])
     for attempt in range(ATTEMPTS):
         state = np.random.SeedSequence([*seed, attempt]).generate_state(1)[0]
         folder = StratifiedGroupKFold(n_splits, shuffle=True, random_state=int(state))
@@ -235,17 +249,19 @@ def _column_folds(photos: pd.DataFrame) -> Folds:
 def _best(candidates: Iterator[Folds], counts: np.ndarray, classes: list[str], what: str) -> Folds:
     """The first folds with every class on both sides, else those that come closest.
 
-    Refuses folds of which a training side lacks a class.
+    A fold without a horse is worse than one without a class. Refuses folds of which a training
+    side lacks a class.
     """
     total, n_horses = counts.sum(axis=0), (counts > 0).sum(axis=0)
-    best: tuple[tuple[int, int], Folds, np.ndarray] | None = None
+    best: tuple[tuple[int, int, int], Folds, np.ndarray] | None = None
     for folds in candidates:
         test = np.array([counts[fold].sum(axis=0) for fold in folds])
         train_lacks, test_lacks = total == test, test == 0
-        rank = (int(train_lacks.sum()), int(test_lacks.sum()))
+        n_empty = sum(not len(fold) for fold in folds)
+        rank = (int(train_lacks.sum()), n_empty, int(test_lacks.sum()))
         if best is None or rank < best[0]:
             best = rank, folds, train_lacks
-        if best[0] <= (0, int(np.clip(len(folds) - n_horses, 0, None).sum())):
+        if best[0] <= (0, 0, int(np.clip(len(folds) - n_horses, 0, None).sum())):
             break
     assert best is not None
     _, folds, train_lacks = best

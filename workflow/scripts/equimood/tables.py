@@ -164,7 +164,7 @@ def read_annotations(path: str | Path, classes: list[str], columns: dict[str, st
     where not given; other columns follow unchanged.
     """
     frame = _read_any(Path(path), columns)
-    _require(frame, path, ["image", "label", "horse"])
+    _require(frame, path, ["image", "label", "horse"], or_map=True)
     for name in ("image", "label", "horse", "session", "video", "rater", "fold"):
         # The classes are the user's, and one may well be called None or NA.
         frame[name] = _text(frame, name, missing={""} if name == "label" else MISSING)
@@ -173,27 +173,26 @@ def read_annotations(path: str | Path, classes: list[str], columns: dict[str, st
     unknown = ~frame["label"].isin(classes)
     remedy = f"write one of {', '.join(classes)}, or add it to data.classes"
     _refuse(path, frame, unknown, ["label"], remedy)
-    for name in ("confidence", *BOX):
-        frame[name] = _numbers(path, frame, name)
-    partial = frame[BOX].isna().any(axis=1) & frame[BOX].notna().any(axis=1)
-    _refuse(path, frame, partial, BOX, "a box has x0, y0, x1 and y1, or none of them")
-    empty = (frame["x1"] <= frame["x0"]) | (frame["y1"] <= frame["y0"])
-    _refuse(path, frame, empty, BOX, "x1 is right of x0 and y1 below y0, in pixels")
+    frame["confidence"] = _numbers(path, frame, "confidence")
+    frame[BOX] = _boxes(path, frame)
     _check_horses(path, frame, classes)
     return frame
 
 
-def read_regions(path: str | Path, columns: dict[str, str]) -> pd.DataFrame:
+def read_regions(
+    path: str | Path, columns: dict[str, str], *, with_horse: bool = True
+) -> pd.DataFrame:
     """Read the user's regions: line, image, horse, region, kind, x0..y1, visible (bool).
 
     Rows of kind ``box`` have float corners; ``points`` ("x y x y …") and ``mask`` (an image file)
-    are kept as text in columns of these names.
+    are kept as text in columns of these names. Unless ``with_horse``, horse may be null.
     """
     frame = _read_any(Path(path), columns)
-    _require(frame, path, ["image", "horse", "region", "kind"])
+    named = ["image", "horse"] if with_horse else ["image"]
+    _require(frame, path, [*named, "region", "kind"])
     for name in ("image", "horse", "region", "kind", "points", "mask"):
         frame[name] = _text(frame, name)
-    for name in ("image", "horse"):
+    for name in named:
         _refuse(path, frame, frame[name].isna(), [name], f"every row needs {name}")
     for name, known in (("region", REGIONS), ("kind", ["box", "points", "mask"])):
         _refuse(path, frame, ~frame[name].isin(known), [name], f"write one of {', '.join(known)}")
@@ -214,13 +213,12 @@ def read_regions(path: str | Path, columns: dict[str, str]) -> pd.DataFrame:
 
 
 def read_boxes(path: str | Path) -> pd.DataFrame:
-    """Read a table of new images: line, image, and x0..y1 (float, NaN where not given)."""
+    """Read a table of new images: line, image, and x0..y1 (float, NaN in a row without a box)."""
     frame = _read_any(Path(path), {})
     _require(frame, path, ["image"])
     frame["image"] = _text(frame, "image")
     _refuse(path, frame, frame["image"].isna(), ["image"], "every row needs an image")
-    for name in BOX:
-        frame[name] = _numbers(path, frame, name) if name in frame else np.nan
+    frame[BOX] = _boxes(path, frame)
     return frame[["line", "image", *BOX]]
 
 
@@ -259,7 +257,7 @@ def _check_horses(path: str | Path, frame: pd.DataFrame, classes: list[str]) -> 
 def _read_any(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     """Read a table, its cells as text, with its line numbers and Equimood's column names."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file; write the path of your table in the section data")
+        raise UserError(f"{path}: no such file; write the path of your table")
     try:
         if path.suffix.lower() == ".parquet":
             frame = pd.read_parquet(path).reset_index(drop=True)
@@ -314,13 +312,15 @@ def _read_delimited(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _require(frame: pd.DataFrame, path: str | Path, names: list[str]) -> None:
+def _require(
+    frame: pd.DataFrame, path: str | Path, names: list[str], *, or_map: bool = False
+) -> None:
     missing = [name for name in names if name not in frame]
     if missing:
+        mapped = f", or say which it is in data.columns, as `{missing[0]}: your_name`"
         raise UserError(
             f"{path}: no column {', '.join(missing)}; found "
-            f"{', '.join(frame.columns.drop('line'))}. Rename it, or say which it is in "
-            f"data.columns, as `{missing[0]}: your_name`"
+            f"{', '.join(frame.columns.drop('line'))}. Rename it{mapped if or_map else ''}"
         )
 
 
@@ -344,6 +344,17 @@ def _numbers(path: str | Path, frame: pd.DataFrame, name: str) -> pd.Series:
     wrong = text.notna() & ~np.isfinite(numbers)
     _refuse(path, frame, wrong, [name], "write a number, with a point")
     return numbers
+
+
+def _boxes(path: str | Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns x0..y1, float; NaN in a row without a box."""
+    boxes = pd.DataFrame({name: _numbers(path, frame, name) for name in BOX})
+    frame = frame.assign(**{name: boxes[name] for name in BOX})
+    partial = boxes.isna().any(axis=1) & boxes.notna().any(axis=1)
+    _refuse(path, frame, partial, BOX, "a box has x0, y0, x1 and y1, or none of them")
+    empty = (boxes["x1"] <= boxes["x0"]) | (boxes["y1"] <= boxes["y0"])
+    _refuse(path, frame, empty, BOX, "x1 is right of x0 and y1 below y0, in pixels")
+    return boxes
 
 
 def _refuse(

@@ -1,0 +1,139 @@
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from equimood import files
+
+SCRIPTS = Path(files.__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | {"PYTHONPATH": str(SCRIPTS)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def prune():
+    done = run(SCRIPTS / "prune.py")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def kept(kind, key, record):
+    folder = files.state_folder(kind, key, record)
+    (folder / "progress.bin").write_bytes(bytes(1_500_000))
+    return folder
+
+
+# Whole files
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_a_kill_in_the_middle_of_writing_leaves_what_was_there(before):
+    if before:
+        Path("a.txt").write_text(before)
+    code = """
+import os, signal
+from equimood.files import written_whole
+with written_whole("a.txt") as aside:
+    aside.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert run("-c", code).returncode == -signal.SIGKILL
+    assert (Path("a.txt").read_text() if Path("a.txt").exists() else None) == before
+    files.write_text("a.txt", "new")
+    assert Path("a.txt").read_text() == "new"
+
+
+def test_an_error_while_writing_leaves_neither_the_file_nor_its_half():
+    with pytest.raises(KeyError), files.written_whole("deep/a.txt") as aside:
+        aside.write_text("half")
+        raise KeyError
+    assert list(Path("deep").iterdir()) == []
+
+
+def test_the_other_name_is_in_the_same_folder_and_nobody_elses():
+    with files.written_whole("a.txt") as one, files.written_whole("a.txt") as other:
+        assert one.parent == other.parent == Path() and one != other
+        one.write_text("one")
+        other.write_text("other")
+    assert Path("a.txt").read_text() == "one"  # the last to be finished
+    assert [path.name for path in Path().iterdir()] == ["a.txt"]
+
+
+def test_text_of_a_table_names_a_file_in_the_folder_it_is_meant_for():
+    assert files.as_file_name("../a b/ç:d.png") == ".._a_b_ç_d.png"
+
+
+# Progress that outlives a kill
+
+
+def test_progress_is_private_to_the_user():
+    folder = kept("features", "abc", "results/one/.state/embed_shard/000")
+    assert folder == Path("state/features/abc")
+    assert stat.S_IMODE(Path("state").stat().st_mode) == 0o700
+    assert files.state_folder("features", "abc", "results/one/.state/again") == folder
+
+
+def test_prune_keeps_what_any_study_uses_and_removes_the_rest():
+    used = [
+        kept("features", "abc", "results/one/.state/embed_shard/whole-small-000"),
+        kept("ingest", "abc", "results/two/.state/ingest"),
+    ]
+    left = [
+        kept("search", "abc", "results/gone/.state/search_fold/0"),
+        kept("features", "abcdef", "elsewhere"),
+    ]
+    (Path("results/gone/.state/search_fold/0") / "search-abc").unlink()
+    told = prune()
+    assert all((folder / "progress.bin").exists() for folder in used)
+    assert not any(folder.exists() for folder in left)
+    assert told.splitlines() == [
+        "removing state/features/abcdef (1.5 MB)", "removing state/search/abc (1.5 MB)",
+    ]  # fmt: skip
+    assert prune() == ""
+
+
+def test_what_a_job_used_before_is_pruned_once_it_uses_something_else():
+    record = Path("results/one/.state/embed_shard/whole-small-000")
+    before = kept("features", "abc", files.new_record(record))
+    shared = kept("features", "shared", files.new_record(record))
+    other = kept("features", "shared", files.new_record("results/two/.state/embed_shard/000"))
+    now = kept("features", "def", files.new_record(record))
+    prune()
+    assert (before.exists(), shared.exists(), now.exists()) == (False, True, True)
+    assert shared == other
+
+
+def test_prune_in_a_folder_without_studies_has_nothing_to_do():
+    assert prune() == ""
+    assert list(Path().iterdir()) == []
+
+
+# Digests
+
+
+def test_a_digest_is_the_same_in_every_process_and_for_any_order_of_keys():
+    code = "from equimood.files import digest; print(digest({'b': [1, None], 'a': 'é'}, 0.1))"
+    assert run("-c", code).stdout.strip() == files.digest({"a": "é", "b": [1, None]}, 0.1)
+    assert len(files.digest("a", length=8)) == 8
+    assert files.digest("ab", "c") != files.digest("a", "bc")
+
+
+def test_a_result_says_what_it_was_made_with():
+    made = files.provenance()
+    assert made["commit"] is None  # this folder is no repository
+    assert set(made["packages"]) == set(files.ATTRIBUTED_PACKAGES)
+    files.write_yaml("card.yaml", made)
+    assert files.read_yaml("card.yaml") == made

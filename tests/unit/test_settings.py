@@ -1,0 +1,133 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from equimood import demo, settings
+from equimood.errors import UserError
+from equimood.reference import DEMO
+
+OWN = {
+    "study": "mine",
+    "data": {"annotations": "table.csv", "images": "photos", "classes": ["calm", "tense"]},
+    "backbones": {"small": {"architecture": "resnet10t"}},
+}
+
+
+def refusal(study, **changes):
+    """The message that refuses a study with other sections."""
+    with pytest.raises(UserError) as refused:
+        settings.load(study | changes, "study.yaml")
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found", "remedy"),
+    [
+        (
+            {"data": {"classes": ["calm", "angry"]}},
+            "data.classes: found 'calm', which the demo does not draw",
+            "write some of neutral, alarmed, annoyed, relaxed; for your own photographs delete",
+        ),
+        (
+            {"data": {"classes": ["neutral", "alarmed"]},
+             "demo": {"shortcut": "bucket", "shortcut_class": "annoyed"}},
+            "demo.shortcut_class: found 'annoyed', which is not among data.classes",
+            "write one of neutral, alarmed",
+        ),
+        (
+            {"demo": {"sessions": 1, "images_per_session": 3}},
+            "demo.images_per_session: found 3, with demo.sessions 1",
+            "write at least 4",
+        ),
+        (
+            {"data": DEMO["data"] | {"columns": {"horse": "Subject"}}},
+            "and columns empty, in a study that draws them",
+            "delete the section demo",
+        ),
+        (
+            {"data": DEMO["data"] | {"images": "photos"}},
+            "annotations, images and regions stay null",
+            "delete the section demo",
+        ),
+    ],
+)  # fmt: skip
+def test_a_demo_that_cannot_be_drawn_is_refused_before_any_job(changes, found, remedy):
+    message = refusal(DEMO, **changes)
+    assert message.startswith("study.yaml: d") and "\n" not in message  # names a key
+    assert found in message and remedy in message
+
+
+def test_the_smallest_demo_that_is_let_through_is_drawn(tmp_path):
+    asked = {"horses": 4, "sessions": 2, "images_per_session": 2}
+    drawn = settings.load(DEMO | {"demo": asked}).demo
+    demo.draw_study(
+        tmp_path, n_horses=1, n_sessions=drawn.sessions, image_size=(64, 48),
+        images_per_session=drawn.images_per_session,
+    )  # fmt: skip
+    assert len(list((tmp_path / "images").iterdir())) == 4
+
+
+def test_the_emotions_let_through_are_those_that_have_a_cue_or_none():
+    assert set(settings.DRAWN_SHARES) == set(demo.CAUSES)
+    assert sum(settings.DRAWN_SHARES.values()) == pytest.approx(1)
+
+
+def test_every_mistake_is_told_with_its_key_and_what_to_write():
+    message = refusal(
+        OWN, split={"n_split": 3, "outer": "kfolds"}, demos={}, data={"classes": ["calm"]}
+    )
+    lines = message.splitlines()
+    assert all(line.startswith("study.yaml: ") for line in lines)
+    assert "study.yaml: split.n_split: unknown key; write `n_splits`" in lines
+    assert "study.yaml: demos: unknown key; write `demo`" in lines
+    assert any("split.outer: found 'kfolds'; " in line and "'kfold'" in line for line in lines)
+    assert any("data.classes: found ['calm']; " in line for line in lines)
+    assert refusal({k: v for k, v in OWN.items() if k != "study"}) == (
+        "study.yaml: study: missing; add it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"search": {"views": [["head"]]}}, "study.yaml: search.views: 'head' is not under views"),
+        ({"search": {"backbones": ["big"]}}, "study.yaml: search.backbones: 'big' is not under"),
+        (
+            {"views": {"whole": {"box": "regions", "regions": ["head"]}}},
+            "study.yaml: views.whole: box `regions` needs the table data.regions",
+        ),
+        ({"views": {"whole": {"regions": ["head"]}}}, "study.yaml: views.whole: `regions` names"),
+        (
+            {
+                "backbones": {
+                    "big": OWN["backbones"]["small"] | {"model_args": {"checkpoint_path": "a.pth"}}
+                }
+            },
+            "study.yaml: backbones.big: model_args: checkpoint_path is not yours to give",
+        ),
+        (
+            {"backbones": {"big": OWN["backbones"]["small"] | {"std": [0.2, 0, 0.2]}}},
+            "study.yaml: backbones.big.std.1: found 0; ",
+        ),
+        ({"data": {"classes": ["a", "b"]}}, "study.yaml: data: write the table (annotations)"),
+        (
+            {"data": OWN["data"] | {"neutral": "serene"}},
+            "study.yaml: data: neutral: 'serene' is not among the classes",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changes, message):
+    settings.load(OWN)
+    assert refusal(OWN, **changes).startswith(message)
+
+
+def test_the_snakefile_reads_the_settings_without_heavy_libraries():
+    code = "import sys; from equimood import settings; print({'numpy', 'PIL'} & set(sys.modules))"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(Path(settings.__file__).parents[1])},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout.strip() == "set()"
