@@ -95,9 +95,13 @@ onstart:
 
 
 onsuccess:
-    print(
-        f"Study {settings.study} is complete: open {RESULTS}/report.zip, {RESULTS}/evaluation/"
-    )
+    print(f"Done. Results of study {settings.study} stand in {RESULTS}/")
+    if Path(f"{RESULTS}/report.zip").exists():
+        print(
+            "To look at   unzip report.zip there, open report/report.html in a browser"
+        )
+    print("Next         change a line of the settings and give the same command again")
+    print("             your own photographs: docs/own-data.md")
 
 
 onerror:

@@ -80,7 +80,6 @@ rule summarise:
         evaluate=plain(settings.evaluate),
         tolerance=settings.explain.tolerance,
         classes=settings.data.classes,
-        neutral=settings.data.neutral,
         seed=settings.seed,
     message:
         "Summarising explanations over horses"

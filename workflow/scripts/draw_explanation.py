@@ -9,11 +9,10 @@ from equimood import attribution, backbones, figures, files, gallery, logs, pane
 logs.start(snakemake.log[0])
 params, given, drawn = snakemake.params, snakemake.input, snakemake.output
 colormap, classes = params.figures["colormap"], params.classes
-predictions = tables.concatenated(given.predictions)
 catalogue = tables.read(given.images)
-predictions = predictions[
-    predictions["photo_id"].isin(attribution.explained(given.maps, catalogue))
-]
+predictions = tables.concatenated(given.predictions)
+explained = predictions["photo_id"].isin(attribution.explained(given.maps, catalogue))
+predictions = predictions[explained]
 gather = partial(
     gallery.examples,
     predictions=predictions,
@@ -38,7 +37,5 @@ for label in classes:
     figures.save(sheet, Path(drawn.sheets) / files.as_file_name(label), ["png"])
 kinds = predictions.assign(truth=predictions["predicted"] + "/" + predictions["truth"])
 for example in gather(sorted(attribution.choose(kinds, params.figures["panels"], params.seed))):
-    answer = example.answer
-    name = f"{answer['predicted']}-{answer['horse']}-{answer['photo_id'][:8]}"
     panel = example.panel(classes, params.explain["tolerance"], colormap)
-    figures.save(panel, Path(drawn.panels) / files.as_file_name(name), ["png"])
+    figures.save(panel, Path(drawn.panels) / example.name, ["png"])

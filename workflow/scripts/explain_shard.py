@@ -19,7 +19,7 @@ rows = attribution.plan(
     shard=int(snakemake.wildcards.shard),
     n_shards=params.n_shards,
 )
-folders = {Path(card).parent.name: Path(card).parent for card in snakemake.input.cards}
+folders = {folder.name: folder for folder in (Path(c).parent for c in snakemake.input.cards)}
 mean = None
 if options.baseline == "mean":
     mean = attribution.mean_colour(catalogue, params.images_dir, params.seed)

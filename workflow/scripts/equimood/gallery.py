@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from equimood import attribution, images, panels
 from equimood.backbones import Backbone
+from equimood.files import as_file_name
 from equimood.panels import Explained
 
 
@@ -34,6 +35,12 @@ class Example:
             tolerance=tolerance,
             colormap=colormap,
         )
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        answer = self.answer
+        return as_file_name(f"{answer['predicted']}-{answer['horse']}-{answer['photo_id'][:8]}")
 
     @property
     def tile(self) -> tuple[Explained, str]:
