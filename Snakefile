@@ -100,7 +100,9 @@ onsuccess:
         print(
             "To look at   unzip report.zip there, open report/report.html in a browser"
         )
-    print("Next         change a line of the settings and give the same command again")
+    print(
+        "Next         change a line of the settings and give the same command again"
+    )
     print("             your own photographs: docs/own-data.md")
 
 
