@@ -107,7 +107,7 @@ def test_any_diverging_map_is_turned_so_that_warm_speaks_for():
 def test_a_panel_says_horse_truth_prediction_gap_and_regions():
     text = words(panel())
     for part in ("Comet", "predicted alarmed (70 %)", "annotated neutral", "gap 20.0 % (rough)",
-                 "ears", "eyes", "chance", "a.jpg", "30 %"):  # fmt: skip
+                 "ears", "eyes", "enrichment", "a.jpg", "30 %"):  # fmt: skip
         assert part in text
     assert "background" not in text
     assert "rightly" in words(panel(predicted="neutral", target="neutral"))
@@ -192,7 +192,7 @@ def summary():
     )  # fmt: skip
 
 
-def test_the_region_figure_shows_each_class_its_control_and_chance(tmp_path):
+def test_the_region_figure_shows_each_class_and_its_control(tmp_path):
     figure = panels.region_figure(summary(), CLASSES, "whole", {"alarmed": "eyes"})
     neutral, alarmed = figure.axes[:2]
     assert [ax.get_title(loc="left") for ax in (neutral, alarmed)] == CLASSES

@@ -291,7 +291,8 @@ def _facts(
     new = measured[measured["sha256"].isna() & measured["reason"].isna()]
     new = new[["path", "size", "mtime_ns"]].drop_duplicates("path")
     if len(new):
-        log.info("%d pictures are new or changed, %d known", len(new), len(files) - len(new))
+        n_known = int(measured["sha256"].notna().sum())
+        log.info("pictures: %d new or changed, %d known", len(new), n_known)
         looked = _measure(new, ingest.max_pixels, state_dir, workers, progress)
         files = files.merge(looked[["path", "reason", "remedy"]], on="path", how="left")
         for name in ("reason", "remedy"):

@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from equimood.files import write_text
+from equimood.intervals import expanded_percentiles
 
 METRICS = {  # scikit-learn's names, and how tables and figures call them
     "balanced_accuracy": "Balanced accuracy",
@@ -367,10 +368,8 @@ def _losses(predictions: pd.DataFrame, classes: Sequence[str], truth: Array) -> 
 class _Intervals:
     """How many horses stand behind a figure, and the intervals that follow.
 
-    A bootstrap variance is too small by the factor (n-1)/n, n being the horses behind each mean,
-    and has the tails of a normal law where t's are due. Expanded percentile intervals (Hesterberg
-    2015) take both back by reading further out in the replicates. At 12 horses this brought the
-    coverage of 95 % intervals for balanced accuracy from 82-92 % to 90-96 % in simulations.
+    At 12 horses, expanded percentiles brought the coverage of 95 % intervals for balanced accuracy
+    from 82-92 % to 90-96 % in simulations.
 
     n_horses : all horses; per_class : (C,) horses that show each class.
     """
@@ -400,9 +399,6 @@ class _Intervals:
     def _expanded(
         self, value: Any, replicates: Array, n: float, freedom: int
     ) -> dict[str, float | None]:
-        if n <= 1 or freedom < 1:  # one horse says nothing of others
-            return {"value": float(value), "low": None, "high": None}
-        quantile = stats.t.ppf((1 - self.confidence) / 2, freedom) * np.sqrt(n / (n - 1))
-        tail = stats.norm.cdf(quantile)
-        low, high = np.quantile(replicates, [tail, 1 - tail])
-        return {"value": float(value), "low": float(low), "high": float(high)}
+        found = expanded_percentiles(replicates, n, freedom, self.confidence)
+        low, high = found or (None, None)
+        return {"value": float(value), "low": low, "high": high}

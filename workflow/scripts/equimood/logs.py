@@ -29,6 +29,8 @@ def start(log_file: str | Path) -> None:
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, UserError):
             log.error("%s", error)
+        elif issubclass(kind, KeyboardInterrupt):
+            log.error("interrupted; finished work is kept")
         else:
             log.critical("the job failed", exc_info=(kind, error, trace))
 

@@ -1,4 +1,4 @@
-"""Figures of explanations: one photograph, a class at a glance, regions against chance.
+"""Figures of explanations: one photograph, a class at a glance, regions against a random network.
 
 The photograph is shown in its own proportions; the map is laid where the model saw it.
 """
@@ -227,7 +227,7 @@ def region_figure(
     view: str,
     causes: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Enrichment of each region by class, with intervals over horses, chance and the control.
+    """Enrichment of each region by class, with intervals over horses and the control.
 
     Parameters
     ----------
@@ -273,7 +273,8 @@ def region_figure(
         Line2D([], [], color=INK, marker="o", markersize=4.5, label="trained model"),
         Line2D([], [], color=GREY, marker="o", markersize=4.5, markerfacecolor="white",
                label="same network, random weights"),
-        Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="chance: 1"),
+        Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (4, 3)),
+               label="1: no more than its area"),
     ]  # fmt: skip
     if causes:
         marks.append(Line2D([], [], color=PALE, linewidth=7, label="what truly shows it"))
@@ -344,7 +345,7 @@ def _region_bars(axes: Axes, scores: pd.DataFrame, colormap: str) -> None:
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0, 1.18 * max(1.6, values.max(initial=0)))
     axes.set_title("Where it lies")
-    axes.set_xlabel("enrichment (chance: 1) and share", fontsize=7.5)
+    axes.set_xlabel("enrichment (1: no more than its area) and share", fontsize=7.5)
 
 
 def _probabilities(

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from equimood import images
 from equimood.errors import UserError
+from equimood.intervals import expanded_percentiles
 from equimood.tables import BOX, REGION_SCORES, REGIONS, ROLLUPS, read_points
 
 POINT_RADIUS = 0.03
@@ -217,9 +218,9 @@ def summarise(
 ) -> pd.DataFrame:
     """Mean enrichment of each region by model, view and target class, over all images.
 
-    Intervals are percentiles of a bootstrap over horses: photographs of one horse are alike, so
-    whole horses are drawn (Efron and Tibshirani 1993; Field and Welsh 2007). One horse alone has
-    no interval.
+    Intervals are expanded percentiles of a bootstrap over horses: photographs of one horse are
+    alike, so whole horses are drawn (Field and Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x).
+    One horse alone has no interval.
 
     Parameters
     ----------
@@ -289,7 +290,7 @@ def _no_tally(keys: list[str]) -> pd.DataFrame:
 
 
 def _bootstrap(tally: pd.DataFrame, n: int, confidence: float, seed: int) -> pd.DataFrame:
-    """Percentile intervals of ratios of sums, the same draw of horses for every group."""
+    """Intervals of ratios of sums, the same draw of horses for every group."""
     keys = SUMMARY[:4]
     if tally.empty:
         return pd.DataFrame(columns=[*SUMMARY, "top_rate"])
@@ -302,7 +303,6 @@ def _bootstrap(tally: pd.DataFrame, n: int, confidence: float, seed: int) -> pd.
     draws = rng.multinomial(len(horses), np.full(len(horses), 1 / len(horses)), n).astype(float)
     counts, totals = draws @ sums[0], draws @ sums[1]
     means = np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
-    tail = (1 - confidence) / 2
     summary = group.agg(
         n_images=("n_images", "sum"),
         n_horses=("horse", "nunique"),
@@ -311,7 +311,9 @@ def _bootstrap(tally: pd.DataFrame, n: int, confidence: float, seed: int) -> pd.
     ).reset_index()
     summary["n_images"] = summary["n_images"].astype(int)
     summary["enrichment"] = summary["total"] / summary["n_images"]
-    summary["low"], summary["high"] = np.nanquantile(means, [tail, 1 - tail], axis=0)
-    summary.loc[summary["n_horses"] < 2, ["low", "high"]] = np.nan
+    summary[["low", "high"]] = [
+        expanded_percentiles(means[:, i], n, n - 1, confidence) or (np.nan, np.nan)
+        for i, n in enumerate(summary["n_horses"])
+    ]
     summary["top_rate"] = summary["top"] / summary["n_images"]
     return summary[[*SUMMARY, "top_rate"]]

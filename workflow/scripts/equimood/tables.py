@@ -237,7 +237,7 @@ def read_points(text: str | None, line: int, path: str | Path = "data.regions") 
 def _check_horses(path: str | Path, frame: pd.DataFrame, classes: list[str]) -> None:
     """Refuse names that may be one horse written twice, and classes that too few horses show."""
     names = pd.Series(frame["horse"].unique())
-    plain = names.map(lambda name: unicodedata.normalize("NFC", name).casefold())
+    plain = names.map(_plain)
     for _, alike in names.groupby(plain[plain.duplicated(keep=False)]):
         one, other = sorted(alike)[:2]
         line = frame.loc[frame["horse"] == other, "line"].iloc[0]
@@ -252,6 +252,12 @@ def _check_horses(path: str | Path, frame: pd.DataFrame, classes: list[str]) -> 
                 f"{path}: class {label!r} is shown by {found} horse{'s' * (found != 1)}; a class "
                 "needs at least 3: one to learn from, one to choose by, one to judge by"
             )
+
+
+def _plain(name: str) -> str:
+    """A name without case and accents."""
+    letters = unicodedata.normalize("NFKD", name.casefold())
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
 def _read_any(path: Path, columns: dict[str, str]) -> pd.DataFrame:
