@@ -113,8 +113,8 @@ def test_every_mistake_is_told_with_its_key_and_what_to_write():
         ),
         ({"data": {"classes": ["a", "b"]}}, "study.yaml: data: write the table (annotations)"),
         (
-            {"data": OWN["data"] | {"neutral": "serene"}},
-            "study.yaml: data: neutral: 'serene' is not among the classes",
+            {"data": OWN["data"] | {"classes": ["a", "a"]}},
+            "study.yaml: data: a class is named twice",
         ),
     ],
 )

@@ -20,7 +20,7 @@ from equimood.settings import Settings
 
 DEMO: Final[dict[str, Any]] = {
     "study": "demo",
-    "data": {"classes": ["neutral", "annoyed", "relaxed", "alarmed"], "neutral": "neutral"},
+    "data": {"classes": ["neutral", "annoyed", "relaxed", "alarmed"]},
     "demo": {},
     "views": {
         "whole": {},

@@ -51,15 +51,11 @@ class Data(Section):
     """Your table's column names where they differ from Equimood's: `equimood_name: your_name`."""
     classes: list[Label] = Field(min_length=2)
     """The emotions, in the order of every table and figure. The names are yours."""
-    neutral: Label | None = None
-    """The class that stands for no emotion, if there is one: it has no causal region."""
 
     @check(mode="after")
     def _consistent(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("a class is named twice")
-        if self.neutral is not None and self.neutral not in self.classes:
-            raise ValueError(f"neutral: {self.neutral!r} is not among the classes {self.classes}")
         return self
 
 
