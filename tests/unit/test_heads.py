@@ -8,6 +8,7 @@ import torch
 from equimood import heads
 from equimood.errors import UserError
 from equimood.heads import Head, HeadConfig
+from equimood.metrics import from_confusion
 from sklearn import metrics
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -221,7 +222,7 @@ def test_heads_learn_what_a_logistic_regression_learns():
         **{**RUN, "epochs": 30},
     )  # fmt: skip
     judged = weights == 0
-    accuracy = heads.score(packed.confusion(X, y, judged), "accuracy")[0]
+    accuracy = from_confusion(packed.confusion(X, y, judged))["accuracy"][0]
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
@@ -242,23 +243,6 @@ def test_confusion_counts_equal_scikit_learn():
             rows = judged[f]
             expected = metrics.confusion_matrix(y[rows], predicted[p, f, rows], labels=range(C))
             np.testing.assert_array_equal(counts[p, f], expected)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "f1_macro", "matthews_corrcoef"])
-@pytest.mark.parametrize("n_rows", [3, 8, 60])
-def test_scores_equal_scikit_learn_also_where_a_class_is_missing(name, n_rows):
-    rng = np.random.default_rng(n_rows)
-    of_sklearn = metrics.get_scorer(name)
-    function = lambda t, p: of_sklearn._score_func(t, p, **of_sklearn._kwargs)  # noqa: E731
-    true, said = rng.integers(0, 4, (2, 40, n_rows))
-    said[0] = 1
-    true[1], said[1] = 2, 2
-    counts = np.stack([metrics.confusion_matrix(t, p, labels=range(4))
-                       for t, p in zip(true, said, strict=True)])  # fmt: skip
-    expected = [function(t, p) for t, p in zip(true, said, strict=True)]
-    found = heads.score(counts.reshape(8, 5, 4, 4), name).reshape(40)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_sample_weights_give_every_class_horse_and_session_the_same_total():

@@ -13,6 +13,7 @@ from equimood import features, heads, search, settings, tables
 from equimood.errors import UserError
 from equimood.features import Embedded
 from equimood.files import digest
+from equimood.metrics import from_confusion
 
 CLASSES = ["calm", "curious", "tense"]
 BACKBONES = {
@@ -177,7 +178,7 @@ def test_a_trial_scores_what_its_population_scores_without_ray(grid):
         X, y, weights, configs, kind="mlp", hidden_units=4, epochs=3, batch_size=32, n_classes=3,
         stream_seed=3,
     )  # fmt: skip
-    expected = heads.score(packed.confusion(X, y, ~trained), "f1_macro")
+    expected = from_confusion(packed.confusion(X, y, ~trained))["f1_macro"]
     last = result.trials[result.trials["trial"] == 7]
     assert set(last["pooling"]) == {"grid2"} and set(last["head"]) == {"mlp"}
     np.testing.assert_allclose(last[["score_0", "score_1", "score_2"]], expected, atol=1e-9)

@@ -379,7 +379,7 @@ def _parts(job: _Job, model: Any, rows: pd.DataFrame, state: Path) -> Iterator[t
     items = [_item(job, [photo[view] for view in model.views]) for photo in photos]
     kept: set[str] = set()
     for part in _kept(state, set(items), _photo_id(photos[0]), _photo_id(photos[-1])):
-        kept.update(_hex(part["item"]))
+        kept.update(tables.unpack_ids(part["item"]))
         yield part, False
     size = job.explain.batch_size
     cut = [range(start, min(start + size, len(photos))) for start in range(0, len(photos), size)]
@@ -395,7 +395,7 @@ def _parts(job: _Job, model: Any, rows: pd.DataFrame, state: Path) -> Iterator[t
         pictures = [future.result() for future in coming]
         coming = begin(following)
         part = _explain_batch(job, model, [photos[i] for i in batch], pictures)
-        part["item"] = _bytes(items[i] for i in batch for _ in model.views)
+        part["item"] = tables.pack_ids(items[i] for i in batch for _ in model.views)
         first, last = _photo_id(photos[batch[0]]), _photo_id(photos[batch[-1]])
         name = f"{first}-{last}-{digest([items[i] for i in batch], length=8)}.safetensors"
         with written_whole(state / name) as aside:
@@ -431,7 +431,7 @@ def _kept(folder: Path, items: set[str], first: str, last: str) -> Iterator[Part
         if not missing or high < first or low > last:
             continue
         part = load_file(path)
-        here = _hex(part["item"])
+        here = tables.unpack_ids(part["item"])
         mine = np.array([item in missing for item in here], bool)
         if mine.any():
             missing.difference_update(here)
@@ -472,7 +472,7 @@ def _explain_batch(
     return {
         "maps": (cells / scale[:, None, None]).half().cpu().numpy(),
         "scale": scale.cpu().numpy(),
-        "image_id": _bytes(row.image_id for row in shown),
+        "image_id": tables.pack_ids(row.image_id for row in shown),
         "target": index.cpu().numpy(),
         "gap": found.gap.repeat_interleave(len(views)).cpu().numpy(),
         "measures": measures,
@@ -480,17 +480,8 @@ def _explain_batch(
     }
 
 
-def _bytes(ids: Iterable[str]) -> np.ndarray:
-    """(n, 16) uint8 of hexadecimal ids."""
-    return np.frombuffer(bytes.fromhex("".join(ids)), np.uint8).reshape(-1, 16)
-
-
-def _hex(ids: np.ndarray) -> list[str]:
-    return [row.tobytes().hex() for row in ids]
-
-
 def _scores(part: Part, rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    about = rows.set_index("image_id").loc[_hex(part["image_id"])].reset_index()
+    about = rows.set_index("image_id").loc[tables.unpack_ids(part["image_id"])].reset_index()
     return regions.table(about, part["measures"], part["positive"], names)
 
 
@@ -539,7 +530,7 @@ class Maps:
 def read_maps(path: str | Path, image_ids: Sequence[str] | None = None) -> Maps:
     """Read a shard's maps, or those of some images, in the shard's order."""
     with safe_open(path, "np") as file:
-        ids = _hex(file.get_tensor("image_id"))
+        ids = tables.unpack_ids(file.get_tensor("image_id"))
         wanted = None if image_ids is None else set(image_ids)
         take = [i for i, image_id in enumerate(ids) if wanted is None or image_id in wanted]
         classes = json.loads(file.metadata()["card"])["classes"]
@@ -575,5 +566,5 @@ def explained(paths: Iterable[str | Path], catalogue: pd.DataFrame) -> set[str]:
     ids: set[str] = set()
     for path in paths:
         with safe_open(path, "np") as file:
-            ids.update(_hex(file.get_tensor("image_id")))
+            ids.update(tables.unpack_ids(file.get_tensor("image_id")))
     return set(catalogue.loc[catalogue["image_id"].isin(ids), "photo_id"])

@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from equimood.files import write_text
 from equimood.intervals import expanded_percentiles
+from equimood.metrics import from_confusion
 
 METRICS = {  # scikit-learn's names, and how tables and figures call them
     "balanced_accuracy": "Balanced accuracy",
@@ -103,9 +104,9 @@ def evaluate(
     draws = _resample(shows, n_bootstrap, np.random.default_rng(seed))
     intervals = _Intervals.of(shows, confidence)
 
-    figures = {name: _figures(count.sum(axis=0)) for name, count in counts.items()}
+    figures = {name: from_confusion(count.sum(axis=0)) for name, count in counts.items()}
     replicates = {
-        name: _figures(np.tensordot(draws, count, axes=1)) for name, count in counts.items()
+        name: from_confusion(np.tensordot(draws, count, axes=1)) for name, count in counts.items()
     }
     losses = _losses(predictions, classes, truth)
     for name, loss in losses.items():
@@ -317,36 +318,6 @@ def _resample(shows: Array, n_bootstrap: int, rng: np.random.Generator) -> Array
         kept.append(draws)
         n_kept += len(draws)
     return np.concatenate(kept)[:n_bootstrap]
-
-
-def _figures(confusion: Array) -> dict[str, Array]:
-    """Compute metrics from counts of shape (…, C, C), true classes in rows.
-
-    As scikit-learn: classes without an image are left out of recall's mean, classes neither shown
-    nor predicted out of F1's; what would be 0/0 otherwise is 0.
-    """
-    confusion = np.asarray(confusion, dtype=float)
-    right = np.diagonal(confusion, axis1=-2, axis2=-1)
-    shown, guessed = confusion.sum(axis=-1), confusion.sum(axis=-2)  # (…, C)
-    total = confusion.sum(axis=(-2, -1))
-    recall, precision = _ratio(right, shown), _ratio(right, guessed)
-    f1 = _ratio(2 * right, shown + guessed)
-    covariance = right.sum(axis=-1) * total - (shown * guessed).sum(axis=-1)
-    spread = (total**2 - (shown**2).sum(axis=-1)) * (total**2 - (guessed**2).sum(axis=-1))
-    return {
-        "balanced_accuracy": np.asarray(recall.sum(axis=-1) / (shown > 0).sum(axis=-1)),
-        "f1_macro": np.asarray(f1.sum(axis=-1) / (shown + guessed > 0).sum(axis=-1)),
-        "accuracy": np.asarray(right.sum(axis=-1) / total),
-        "matthews_corrcoef": _ratio(covariance, np.sqrt(spread)),
-        "recall": recall,
-        "precision": precision,
-        "f1": f1,
-    }
-
-
-def _ratio(above: Array, below: Array) -> Array:
-    above, below = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
 
 
 def _losses(predictions: pd.DataFrame, classes: Sequence[str], truth: Array) -> dict[str, Array]:

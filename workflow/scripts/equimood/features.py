@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from equimood import devices, images
+from equimood import devices, images, tables
 from equimood.backbones import Backbone
 from equimood.errors import UserError
 from equimood.files import digest, state_folder, written_whole
@@ -215,7 +215,7 @@ def _append(store: Path, ids: list[str], vectors: np.ndarray) -> None:
     if ids:
         name = f"{ids[0]}-{ids[-1]}-{digest(ids, length=8)}.safetensors"
         with written_whole(store / name) as aside:
-            save_file({"image_id": _to_bytes(ids), "features": vectors}, aside)
+            save_file({"image_id": tables.pack_ids(ids), "features": vectors}, aside)
 
 
 def _chunks(store: Path, ids: pd.Index) -> Iterator[tuple[pd.Index, Any]]:
@@ -225,7 +225,7 @@ def _chunks(store: Path, ids: pd.Index) -> Iterator[tuple[pd.Index, Any]]:
         if len(ids) and first <= ids[-1] and ids[0] <= last:
             try:
                 with safe_open(path, "numpy") as chunk:
-                    yield _to_ids(chunk.get_tensor("image_id")), chunk
+                    yield pd.Index(tables.unpack_ids(chunk.get_tensor("image_id"))), chunk
             except SafetensorError as error:
                 raise UserError(
                     f"{path}: damaged ({error}); delete it, its images are then embedded again"
@@ -255,17 +255,6 @@ def _collect(store: Path, ids: pd.Index, n_features: int, dtype: str) -> np.ndar
     return features
 
 
-def _to_bytes(ids: Iterable[str]) -> np.ndarray:
-    """32 hexadecimal characters each (n,) -> uint8 (n, 16)."""
-    return np.frombuffer(bytes.fromhex("".join(ids)), np.uint8).reshape(-1, 16)
-
-
-def _to_ids(content: np.ndarray) -> pd.Index:
-    """uint8 (n, 16) -> 32 hexadecimal characters each (n,)."""
-    text = content.tobytes().hex()
-    return pd.Index([text[i : i + 32] for i in range(0, len(text), 32)], dtype=object)
-
-
 # The study's files, features/{view}/{backbone}/{shard}.safetensors
 
 
@@ -275,7 +264,7 @@ def write_shard(path: Path, embedded: Embedded) -> None:
     The same features give the same bytes, whether they were embedded now or before.
     """
     made_with = {"fingerprint": embedded.fingerprint, "embed_version": EMBED_VERSION}
-    tensors = {"image_id": _to_bytes(embedded.image_ids), **embedded.features}
+    tensors = {"image_id": tables.pack_ids(embedded.image_ids), **embedded.features}
     with written_whole(path) as aside:
         # one entry: safetensors writes several in an order that changes from run to run
         save_file(tensors, aside, {"card": json.dumps(made_with)})
@@ -360,4 +349,5 @@ def _shards(
                 )
             if pooling not in shard.keys():  # noqa: SIM118 (no mapping)
                 raise UserError(f"{path}: no pooling {pooling}; run the target embed again")
-            yield _to_ids(shard.get_tensor("image_id")), shard.get_tensor(pooling)
+            ids = pd.Index(tables.unpack_ids(shard.get_tensor("image_id")))
+            yield ids, shard.get_tensor(pooling)

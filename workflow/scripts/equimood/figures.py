@@ -307,7 +307,7 @@ def search(
     n_shown : structures shown, the best on average first, and all that were chosen.
     """
     table = pd.concat([frame.assign(fold=fold) for fold, frame in trials.items()])
-    table["hidden_units"] = table["hidden_units"].map(lambda n: "" if pd.isna(n) else str(n))
+    table["hidden_units"] = _units(table["hidden_units"])
     fixed = [part for part in _PARTS if part != "head" and table[part].nunique() == 1]
     varied = [part for part in _PARTS if part not in fixed]
     table["structure"] = _joined(table[varied])
@@ -317,7 +317,7 @@ def search(
     best = pd.DataFrame([best["structure"] for best in bests.values()], index=list(bests))
     for part in ("views", "weight_by"):
         best[part] = best[part].map("+".join)
-    best["hidden_units"] = best["hidden_units"].map(lambda n: "" if pd.isna(n) else str(int(n)))
+    best["hidden_units"] = _units(best["hidden_units"])
     winners = _joined(best[varied])
 
     means = scores.groupby("structure")["max"].mean().sort_values(ascending=False, kind="stable")
@@ -352,6 +352,11 @@ def search(
         notes.append(f"the best {len(shown)} of {len(means)} structures")
     figure.supxlabel("; ".join(notes), fontsize=8, color=GREY)
     return figure
+
+
+def _units(numbers: pd.Series) -> pd.Series:
+    """Whole numbers as text; none is none, and makes the others floats where they were read."""
+    return numbers.map(lambda n: "" if pd.isna(n) else str(int(n)))
 
 
 def _joined(parts: pd.DataFrame) -> pd.Series:

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from equimood.errors import UserError
 from equimood.logs import Progress
-from equimood.settings import Metric
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -249,31 +248,6 @@ def sample_weights(
     spread = np.zeros(len(mask), dtype=np.float32)
     spread[mask] = weights / weights.mean()
     return spread
-
-
-def score(confusion: np.ndarray, metric: Metric) -> np.ndarray:
-    """Score confusion matrices (…, C, C) as scikit-learn's scorer of that name does; shape (…)."""
-    confusion = confusion.astype(float)
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    true, said = confusion.sum(-1), confusion.sum(-2)
-    total = confusion.sum((-2, -1))
-    if metric == "accuracy":
-        return hits.sum(-1) / total
-    if metric == "balanced_accuracy":
-        return _mean_where(hits, true, true > 0)
-    if metric == "f1_macro":
-        return _mean_where(2 * hits, true + said, true + said > 0)
-    # matthews_corrcoef: Gorodkin 2004, the correlation of two labellings with several classes.
-    covariance = hits.sum(-1) * total - (true * said).sum(-1)
-    variances = (total**2 - (true**2).sum(-1)) * (total**2 - (said**2).sum(-1))
-    return np.divide(
-        covariance, np.sqrt(variances), out=np.zeros_like(covariance), where=variances > 0
-    )
-
-
-def _mean_where(above: np.ndarray, below: np.ndarray, where: np.ndarray) -> np.ndarray:
-    ratio = np.divide(above, below, out=np.zeros_like(above), where=where)
-    return ratio.sum(-1) / where.sum(-1)
 
 
 def _logits(parameters: Mapping[str, Tensor], z: Tensor, keep: Tensor | None = None) -> Tensor:

@@ -32,6 +32,7 @@ from equimood.errors import UserError
 from equimood.files import digest, read_json, read_yaml, state_folder, write_json, write_yaml
 from equimood.heads import HeadConfig, Structure
 from equimood.logs import Progress, log
+from equimood.metrics import from_confusion
 
 # Ray reads these as it is imported. The token keeps other users of the machine out; without one of
 # our own Ray would leave it in the home folder.
@@ -228,7 +229,8 @@ def scores(task: Task, structure: Structure) -> np.ndarray:
         n_classes=task.n_classes, device=device, stream_seed=task.seed,
         memory_mb=task.memory_mb,
     )  # fmt: skip
-    return heads.score(packed.confusion(X, task.y, ~task.trained), task.search.metric)
+    confusion = packed.confusion(X, task.y, ~task.trained)
+    return from_confusion(confusion)[task.search.metric]
 
 
 _last_matrix: dict[str, Tensor] = {}

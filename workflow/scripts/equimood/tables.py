@@ -135,6 +135,17 @@ def image_id(sha256: str, box: Iterable[int], view: str) -> str:
     return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 
+def pack_ids(ids: Iterable[str]) -> np.ndarray:
+    """Write ids of 32 hexadecimal characters (n,) as bytes: uint8 (n, 16)."""
+    return np.frombuffer(bytes.fromhex("".join(ids)), np.uint8).reshape(-1, 16)
+
+
+def unpack_ids(packed: np.ndarray) -> list[str]:
+    """Read ids of 32 hexadecimal characters (n,) from uint8 (n, 16)."""
+    text = packed.tobytes().hex()
+    return [text[i : i + 32] for i in range(0, len(text), 32)]
+
+
 def write(frame: pd.DataFrame, path: str | Path, schema: pa.Schema, *extra: str) -> None:
     """Write the schema's columns (and ``extra`` float columns) as Parquet, whole."""
     fields = [*schema, *(pa.field(name, _REAL) for name in extra)]
