@@ -1,5 +1,7 @@
 """Equimood: from annotated photographs of horses to an emotion model that shows its reasons."""
 
+import time
+
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -90,16 +92,23 @@ rule predict:
         rules.predict_images.output,
 
 
+TO_LOOK_AT = {
+    "report.zip": "unzip report.zip there, open report/report.html in a browser",
+    "predictions/predictions.csv": "predictions/predictions.csv, quarantine.csv, panels/",
+}
+STARTED = time.time()
+
+
 onstart:
     print(f"Study {settings.study}: results in {RESULTS}/, logs in {RESULTS}/logs/")
 
 
 onsuccess:
     print(f"Done. Results of study {settings.study} stand in {RESULTS}/")
-    if Path(f"{RESULTS}/report.zip").exists():
-        print(
-            "To look at   unzip report.zip there, open report/report.html in a browser"
-        )
+    for name, what in TO_LOOK_AT.items():
+        made = Path(f"{RESULTS}/{name}")
+        if made.exists() and made.stat().st_mtime >= STARTED:
+            print(f"To look at   {what}")
     print(
         "Next         change a line of the settings and give the same command again"
     )

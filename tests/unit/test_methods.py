@@ -42,7 +42,11 @@ def found():
         "n_trials": 12, "n_heads": 48,
     }  # fmt: skip
     other = best | {"structure": best["structure"] | {"head": "linear", "hidden_units": None}}
-    return [config, images, splits, [best, best, other, best], judged.metrics]
+    refused = pd.DataFrame(
+        {"image": ["a", "a", "b"], "horse": "h1", "view": ["whole", "head", None]}
+    )
+    gaps = {"n_images": 77, "median": 0.021, "share_over_tolerance": 0.22}
+    return [config, images, splits, [best, best, other, best], judged.metrics, refused, gaps]
 
 
 def test_the_paragraph_states_what_was_found(found):
@@ -55,6 +59,8 @@ def test_the_paragraph_states_what_was_found(found):
         "4 folds, stratified by class (3 horses in each)",
         "12 structures were compared",
         "whole + head by drawn (grid2, mlp of 64 units) in 3 of 4 folds",
+        "2 further photographs could not be used",
+        "by 2.1% of it in the median, and by more than 5% in 22% of the maps",
         "3 inner folds",
         f"Balanced accuracy was {found[4]['balanced_accuracy']['value']:.2f} [",
         "95% expanded percentile intervals",

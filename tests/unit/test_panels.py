@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.markers import MarkerStyle
 
 CLASSES = ["neutral", "alarmed"]
 
@@ -16,7 +17,13 @@ def explained(map_=None, scores=True, view="whole"):
     values = {"ears": 3.0, "eyes": 0.5, "background": np.nan}
     rows = [
         dict.fromkeys(tables.REGION_SCORES.names)
-        | {"region": name, "enrichment": value, "share": 0.1, "visible": value == value}
+        | {
+            "region": name,
+            "enrichment": value,
+            "share": 0.1,
+            "signed": 1.0,
+            "visible": value == value,
+        }
         for name, value in values.items()
     ]
     return panels.Explained(
@@ -176,6 +183,16 @@ def test_a_contact_sheet_draws_what_there_is(tmp_path):
     figures.save(panels.contact_sheet("alarmed", {}), tmp_path / "empty", ["png"])
 
 
+def test_a_bar_has_the_maps_colour_of_what_its_region_says_on_the_whole():
+    view = explained()
+    view.scores["signed"] = [1.0, -1.0, 0.0]
+    figure = Figure()
+    panels._region_bars(figure.subplots(), view.scores, "PuOr")
+    ears, eyes = (to_rgb(bar.get_facecolor()[:3]) for bar in figure.axes[0].patches)
+    assert ears[0] > ears[2]  # warm: enriched, and for it
+    assert eyes[2] > eyes[0]  # cold: against it
+
+
 def summary():
     rows = [
         ("trained", "alarmed", "eyes", 5, 3, 7), ("trained", "alarmed", "ears", 1, 0.5, 1.5),
@@ -186,10 +203,16 @@ def summary():
     return pd.DataFrame(
         [
             {"model": m, "view": "whole", "target": t, "region": r, "n_images": 9, "n_horses": 4,
-             "enrichment": e, "low": low, "high": high}
+             "enrichment": e, "low": low, "high": high, "signed": -1.0 if e == 1 else 1.0}
             for m, t, r, e, low, high in rows
         ]
     )  # fmt: skip
+
+
+def is_cross(marks):
+    cross = MarkerStyle("X")
+    drawn = cross.get_path().transformed(cross.get_transform())
+    return len(marks.get_offsets()) and len(marks.get_paths()[0]) == len(drawn)
 
 
 def test_the_region_figure_shows_each_class_and_its_control(tmp_path):
@@ -200,6 +223,8 @@ def test_the_region_figure_shows_each_class_and_its_control(tmp_path):
     points = np.concatenate(dots)
     found = sorted(np.asarray(points)[:, 0].tolist())
     assert found == pytest.approx([0.5, 1, 1.2, 5])
+    crosses = [c for c in alarmed.collections if isinstance(c, PathCollection) and is_cross(c)]
+    assert [list(c.get_offsets()[:, 0]) for c in crosses] == [[1.0]]  # the region with signed < 0
     labels = [tick.get_text() for tick in neutral.get_yticklabels()]
     assert labels == ["ears", "eyes", "background"]
     assert "what truly shows it" in words(figure)

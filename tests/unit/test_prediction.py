@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -155,8 +156,8 @@ def test_a_region_table_needs_no_column_horse_but_may_not_show_two_horses(model,
     ("images", "regions", "views", "messages"),
     [
         (None, None, WHOLE, ["predict.images: null; write the folder, or the table"]),
-        ("empty", None, WHOLE, ["predict.images: no images in the folder"]),
-        ("nowhere.csv", None, WHOLE, ["nowhere.csv: no such file; write the path"]),
+        ("empty", None, WHOLE, ["predict.images: no images in the folder empty; write the folder"]),
+        ("nowhere", None, WHOLE, ["predict.images: no such folder or table nowhere; write the"]),
         ("new", None, BODY, ["new gives no boxes, but the model looks at the view 'body'"]),
         ("whole.csv", None, BODY, ["whole.csv gives no boxes", "image, x0, y0, x1, y1"]),
         ("swapped.csv", None, BODY, ["swapped.csv, line 2: x0, y0", "x1 is right of x0"]),
@@ -193,17 +194,26 @@ def test_a_bad_image_is_refused_with_reason_and_remedy_and_the_others_are_judged
     assert quarantine["line"].tolist() == [3, 4, 5, 6, 7]
     for reason, expected in zip(
         quarantine["reason"],
-        ["truncated", "empty", "black or blank", "unreadable: No such file", "outside the image"],
+        ["truncated", "empty", "black or blank", "missing", "outside the image"],
         strict=True,
     ):
         assert reason.startswith(expected)
     assert quarantine["remedy"].str.len().all() and quarantine["view"].isna().all()
+    assert f"no such file in {folder}; paths start there" in quarantine["remedy"].iloc[3]
 
 
-def test_nothing_but_bad_images_leaves_nothing_to_judge(model, folder):
-    asked = Predict(images=table(folder, ("gone.png", 1, 1, 50, 50)))
-    found, quarantine, _ = judged(model, asked, BODY | WHOLE)
-    assert found is None and len(quarantine) == 1
+@pytest.mark.parametrize("views", [WHOLE, BODY, BODY | WHOLE])
+def test_nothing_but_bad_images_fails_and_leaves_the_list_where_it_says(
+    model, folder, monkeypatch, views
+):
+    monkeypatch.chdir(folder.parent)
+    asked = Predict(images=table(folder, ("gone.png", 1, 1, 50, 50), ("a.png", 90, 0, 99, 9)))
+    if views == WHOLE:
+        Image.new("RGB", (80, 60)).save(folder / "a.png")
+    with pytest.raises(UserError, match="not one image could be judged; the first, 'gone") as told:
+        judged(model, asked, views)
+    listed = re.search(r"(\S+/quarantine.csv) lists them all \(2\)", str(told.value))[1]
+    assert pd.read_csv(listed)["image"].unique().tolist() == ["gone.png", "a.png"]
 
 
 @pytest.mark.parametrize("baseline", ["blur", "mean"])

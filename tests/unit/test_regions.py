@@ -31,7 +31,8 @@ def scores(*entries):
         rows.append(
             {
                 "image_id": str(i), "model": model, "view": "whole", "target": target,
-                "horse": horse, "region": name, "enrichment": enrichment, "correct": correct,
+                "horse": horse, "region": name, "enrichment": enrichment, "signed": -enrichment,
+                "correct": correct,
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -160,6 +161,7 @@ def test_the_mean_is_over_images_and_the_interval_over_horses():
     one, ten = (regions.summarise([scores(*s)], 2000, 0.95, 1).iloc[0] for s in (few, many))
     assert (one.n_images, ten.n_images, one.n_horses, ten.n_horses) == (6, 60, 6, 6)
     assert one.enrichment == ten.enrichment == pytest.approx(3.5)
+    assert one.signed == ten.signed == pytest.approx(-3.5)
     assert (one.low, one.high) == pytest.approx((ten.low, ten.high))
     student = stats.t.interval(0.95, 5, 3.5, stats.sem(range(1, 7)))
     assert (one.low, one.high) == pytest.approx(student, abs=0.2)

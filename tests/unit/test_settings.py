@@ -96,7 +96,8 @@ def test_every_mistake_is_told_with_its_key_and_what_to_write():
         ({"search": {"backbones": ["big"]}}, "study.yaml: search.backbones: 'big' is not under"),
         (
             {"views": {"whole": {"box": "regions", "regions": ["head"]}}},
-            "study.yaml: views.whole: box `regions` needs the table data.regions",
+            "study.yaml: views.whole: box `regions` needs the table data.regions; give it, or take "
+            "whole out of views and search.views",
         ),
         ({"views": {"whole": {"regions": ["head"]}}}, "study.yaml: views.whole: `regions` names"),
         (
@@ -121,6 +122,78 @@ def test_every_mistake_is_told_with_its_key_and_what_to_write():
 def test_what_does_not_fit_together_is_refused(changes, message):
     settings.load(OWN)
     assert refusal(OWN, **changes).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("data", {"classes": [False, "yes"]}, "data.classes.0: found false; write text; put it in "
+         "quotes, or YAML reads no, yes, off and on as false and true"),
+        ("data", {"classes": "neutral, annoyed"},
+         "data.classes: found 'neutral, annoyed'; write a list: [a, b]"),
+        ("data", {"classes": ["calm", ""]}, "data.classes.1: found ''; write a word"),
+        ("data", {"classes": ["calm"]}, "data.classes: found ['calm']; write at least 2"),
+        ("study", "my study", "study: found 'my study'; write a name of letters, digits, _ and -"),
+        ("study", None, "study: found null; write text"),
+        ("views", {"my view": {}}, "views.my view: found 'my view'; write a name of letters"),
+        ("split", {"n_splits": "two"}, "split.n_splits: found 'two'; write a whole number"),
+        ("split", {"n_splits": 2.5}, "split.n_splits: found 2.5; write a whole number"),
+        ("split", {"n_splits": 1}, "split.n_splits: found 1; write at least 2"),
+        ("split", {"n_splits": 99}, "split.n_splits: found 99; write at most 50"),
+        ("split", {"test_share": 0}, "split.test_share: found 0; write more than 0"),
+        ("split", {"test_share": "half"}, "split.test_share: found 'half'; write a number, with a"),
+        ("split", {"outer": "k"}, "split.outer: found 'k'; write 'holdout', 'kfold', 'leave_one"),
+        ("split", None, "split: found null; write its keys below it"),
+        ("evaluate", {"confidence": 1}, "evaluate.confidence: found 1; write less than 1"),
+        ("train", {"calibrate": "maybe"}, "train.calibrate: found 'maybe'; write true or false"),
+        ("search", {"views": ["whole"]}, "search.views.0: found 'whole'; write a list: [a, b]"),
+    ],
+)  # fmt: skip
+def test_a_value_that_does_not_fit_is_answered_with_what_to_write(key, value, told):
+    if isinstance(value, dict):
+        value = OWN.get(key, {}) | value
+    lines = refusal(OWN | {key: value}).splitlines()
+    assert any(line.startswith(f"study.yaml: {told}") for line in lines), lines
+
+
+def test_all_that_is_not_there_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = {name: {"architecture": "resnet10t", "weights": f"{name}.pth"} for name in "ab"}
+    study = OWN | {"backbones": OWN["backbones"] | files, "search": {"backbones": ["a", "small"]}}
+    with pytest.raises(UserError) as refused:
+        settings.check_paths(settings.load(study))
+    folder, weights = str(refused.value).splitlines()  # b does not take part
+    assert folder == "data.images: no such folder photos; write the folder of pictures"
+    assert weights.startswith("backbones.a.weights: no such file a.pth; write the path of a")
+    Path("photos").mkdir()
+    Path("a.pth").touch()
+    settings.check_paths(settings.load(study))
+
+
+def test_boxes_that_every_choice_needs_of_new_images_are_asked_for_before_any_job(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    boxes = {
+        "head": {"box": "regions", "regions": ["head"]},
+        "ears": {"box": "regions", "regions": ["ear_left"]},
+        "body": {"box": "annotations"},
+        "whole": {},
+    }
+    study = OWN | {"data": OWN["data"] | {"regions": "r.csv"}, "views": boxes}
+
+    def load(views, **predict):
+        return settings.load(study | {"search": {"views": views}, "predict": predict})
+
+    around = [["head"], ["ears", "whole"]]
+    assert load(around, images="photos", regions="new.csv") and load(around)
+    assert load([*around, ["whole"]], images="photos")
+    with pytest.raises(UserError, match=r"predict\.regions: null, but whatever .* like data\."):
+        load(around, images="photos")
+    settings.check_paths(load([["body"], ["whole"]], images="photos"))
+    with pytest.raises(UserError, match=r"predict\.images: the folder photos gives no boxes"):
+        settings.check_paths(load([["body"], ["body", "whole"]], images="photos"))
 
 
 def test_the_snakefile_reads_the_settings_without_heavy_libraries():

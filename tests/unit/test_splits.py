@@ -164,6 +164,29 @@ def test_more_folds_than_horses_are_refused_before_any_job():
     assert splits.n_outer_folds(Split(n_splits=4), [], []) == 4
 
 
+@pytest.mark.parametrize(
+    ("split", "most"),
+    [
+        ({"outer": "kfold", "n_splits": 2}, 5),  # 11 horses, at least 6 of them in one test side
+        ({"outer": "kfold", "n_splits": 4}, 8),
+        ({"outer": "holdout", "test_share": 0.25}, 8),
+        ({"outer": "leave_one_horse_out"}, 10),
+        ({"outer": "column"}, 7),
+    ],
+)
+def test_more_inner_folds_than_training_horses_are_refused_before_any_job(split, most):
+    fold = {f"h{i:02d}": "aaaabbbcccc"[i] for i in range(11)}
+    images = photographs(herd(11), fold=fold)
+    horses, folds = images["horse"], images["fold"]
+    allowed, refused = (Split(**split, inner_splits=n) for n in (most, most + 1))
+    n_folds = splits.n_outer_folds(allowed, horses, folds)
+    splits.split(images, allowed, 1, n_folds)  # what is let through can be split
+    with pytest.raises(UserError, match=rf"inner_splits: {most + 1} .*, but {most} horses train"):
+        splits.n_outer_folds(refused, horses, folds)
+    if split["outer"] in ("kfold", "holdout"):  # in a job the columns are not read again
+        assert splits.n_outer_folds(refused, [], []) == n_folds
+
+
 def test_more_folds_than_photographs_of_any_class_are_split_and_none_is_empty():
     """scikit-learn refuses the first, and leaves a fold empty in the second."""
     images = photographs({f"h{i:02d}": "act"[i % 3] for i in range(21)})

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from equimood import tables
 from equimood.errors import UserError
+from equimood.settings import View
 
 CLASSES = ["calm", "alert"]
 HEADER = ["image", "label", "horse"]
@@ -184,6 +185,21 @@ def test_a_complaint_names_file_line_finding_and_remedy(tmp_path, row, column, v
     assert message in found
 
 
+def test_every_different_fault_is_told_once(tmp_path):
+    rows = [[f"{i}.jpg", "calm", f"h{i}"] for i in range(20)]
+    for i, label in {1: "clam", 3: "", 4: "clam ", 6: "", 7: "", 9: "tense"}.items():
+        rows[i][1] = label
+    message = complaint(table(tmp_path / "a.csv", rows))
+    assert message.endswith(
+        "a.csv, line 3 (and 1 more row): label is 'clam'; line 5 (and 2 more rows): label is "
+        "empty; line 11: label is 'tense'; write one of calm, alert, or add it to data.classes"
+    )
+    for i, row in enumerate(rows):
+        row[1] = f"mood {i}"
+    message = complaint(table(tmp_path / "a.csv", rows))
+    assert "line 6: label is 'mood 4'; 15 more such; write one of" in message
+
+
 @pytest.mark.parametrize("other", ["E\u0301toile", "Etoile", "étoile"])
 def test_names_that_differ_in_accents_or_case_are_one_horse(tmp_path, other):
     rows = [list(row) for row in ROWS]
@@ -195,6 +211,12 @@ def test_a_class_that_two_horses_show_is_refused_before_any_job(tmp_path):
     rows = [row for row in ROWS if row[1:] != ["alert", "Bella 2"]]
     message = complaint(table(tmp_path / "a.csv", rows))
     assert "class 'alert' is shown by 2 horses" in message and "at least 3" in message
+
+
+def test_a_class_that_no_row_has_is_taken_for_a_misspelling(tmp_path):
+    path = table(tmp_path / "a.csv", ROWS)
+    with pytest.raises(UserError, match=r"no row has the class 'alrt'; check its spelling, or "):
+        tables.read_annotations(path, [*CLASSES, "alrt"], {})
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.xlsx"])
@@ -279,6 +301,29 @@ def test_a_complaint_about_regions_names_file_line_finding_and_remedy(tmp_path, 
     with pytest.raises(UserError) as caught:
         tables.read_regions(path, {})
     assert f"{path}, line 3" in str(caught.value) and message in str(caught.value)
+
+
+def test_a_view_around_a_region_that_the_table_never_shows_is_refused(tmp_path):
+    path = regions(
+        tmp_path,
+        ["a.jpg", "Bella", "ear_left", "box", 1, 2, 3, 4, "", "", 1],
+        ["a.jpg", "Bella", "eye_left", "points", "", "", "", "", "1 2", "", 1],
+        ["a.jpg", "Bella", "neck", "mask", "", "", "", "", "", "m.png", 1],
+        ["a.jpg", "Bella", "ear_right", "box", 1, 2, 3, 4, "", "", 0],
+    )
+
+    def around(*names):
+        return {"whole": View(), "near": View(box="regions", regions=names)}
+
+    tables.check_regions(str(path), around("eye_left", "ear_left"))
+    for absent in ("neck", "ear_right", "head", "haed"):  # a mask has no box
+        with pytest.raises(UserError) as refused:
+            tables.check_regions(str(path), around("ear_left", absent))
+        assert str(refused.value).startswith(f"views.near.regions: {absent!r} is nowhere visible")
+        assert str(refused.value).endswith(f"in {path}; write some of ear_left, eye_left")
+    tables.check_regions(None, around("neck", "head"))  # a demo draws every region
+    with pytest.raises(UserError, match=r"'haed' is nowhere visible.* in the demo; write some"):
+        tables.check_regions(None, around("haed"))
 
 
 def test_a_table_is_written_whole_with_its_schema(tmp_path):

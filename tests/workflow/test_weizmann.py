@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT
+from clone import ROOT
 
 DATA = Path(os.environ.get("EQUIMOOD_DATA", ROOT.parent / "shared/data"))
 

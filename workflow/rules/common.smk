@@ -74,18 +74,33 @@ def files_state(folder):
     return total
 
 
+def check_inputs(settings):
+    """Tell what is wrong with the folders, files and tables that the settings name.
+
+    The annotations are read, and so checked, by `study_folds`.
+    """
+    study_settings.check_paths(settings)
+    views = {name: settings.views[name] for name in settings.searched_views}
+    tables.check_regions(settings.data.regions, views)
+    if settings.predict.images:
+        tables.read_new_images(settings.predict.images)
+    if settings.predict.regions:
+        tables.read_regions(settings.predict.regions, {}, with_horse=False)
+
+
 def study_folds(settings):
-    """Names of the outer folds and `final`; the user's tables are checked here, once."""
+    """Names of the outer folds and `final`."""
     outer, drawn = settings.split.outer, settings.demo
     counted = outer in ("leave_one_horse_out", "column")
     if drawn:
-        horses, folds = [str(i) for i in range(drawn.horses)], [None]
+        horses = [str(i) for i in range(drawn.horses)]
+        folds = [None] * len(horses)
     elif counted or workflow.is_main_process:
         data = settings.data
         rows = tables.read_annotations(data.annotations, data.classes, data.columns)
         horses, folds = rows["horse"], rows["fold"]
     else:
-        horses, folds = [], [None]
+        horses, folds = [], []
     n_folds = splits.n_outer_folds(settings.split, horses, folds)
     return [*(str(fold) for fold in range(n_folds)), "final"]
 
@@ -94,6 +109,8 @@ try:
     source = ", ".join(str(file) for file in workflow.configfiles)
     settings = study_settings.load(config, source)
     FOLDS = study_folds(settings)
+    if workflow.is_main_process:  # once, before any job
+        check_inputs(settings)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -129,24 +146,15 @@ def backbone_card(wildcards):
 
 def local_weights(wildcards):
     """The user's weight file, if the backbone comes from one: a changed file is fetched again."""
-    weights = settings.backbones[wildcards.backbone].weights
-    return [] if weights in ("hub", "random") else weights
+    return settings.backbones[wildcards.backbone].weights_file or []
 
 
 def new_images(wildcards):
     """The table of images to predict; of a folder, the files' state stands in params."""
     images = settings.predict.images
-    if images is None or not Path(images).exists():
+    if images is None:
         raise WorkflowError(
-            f"predict.images: found {images!r}; write the folder, or the table, of new images"
-        )
-    framed = {name for name, view in settings.views.items() if view.box == "regions"}
-    if not settings.predict.regions and all(
-        framed & set(views) for views in settings.search.views
-    ):
-        raise WorkflowError(
-            "predict.regions: null, but whatever the search chooses looks at a box around regions; "
-            "write a table of the regions in the new images, like data.regions"
+            "predict.images: null; write the folder, or the table, of new images"
         )
     return images if Path(images).is_file() else []
 

@@ -1,5 +1,6 @@
 """Fill in the methods section from the settings and the results of this study."""
 
+import pandas as pd
 from equimood import files, logs, methods, settings, tables
 
 logs.start(snakemake.log[0])
@@ -11,6 +12,8 @@ text = methods.methods_paragraph(
         tables.read(snakemake.input.splits),
         [files.read_yaml(path) for path in snakemake.input.best],
         files.read_json(snakemake.input.metrics),
+        pd.read_csv(snakemake.input.quarantine),
+        files.read_json(snakemake.input.checks)["gaps"],
     )
 )
 files.write_text(snakemake.output.text, text)

@@ -117,12 +117,13 @@ def evaluated(
     trials, bests : per outer fold, tables.TRIALS and the content of best.yaml.
     labels : the classes, in the study's order.
     """
+    commonest = float(predictions["truth"].value_counts(normalize=True).max())
     return {
         "catalogue": catalogue(images, labels),
         "confusion": confusion(evaluation.confusion(predictions, labels)),
         "classes": classes(metrics),
         "baselines": baselines(metrics),
-        "horses": horses(evaluation.by_horse(predictions), metrics["chance"]),
+        "horses": horses(evaluation.by_horse(predictions), commonest),
         "search": search(trials, bests),
     }
 
@@ -263,8 +264,11 @@ def baselines(metrics: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def horses(by_horse: pd.DataFrame, chance: float) -> Figure:
-    """Accuracy on every horse, by a model that never saw it; a dot's area counts its images."""
+def horses(by_horse: pd.DataFrame, commonest: float) -> Figure:
+    """Accuracy on every horse, by a model that never saw it; a dot's area counts its images.
+
+    ``commonest`` is the accuracy of always naming the commonest class.
+    """
     figure = blank(PAGE_IN, 2.3)
     axes = figure.subplots()
     table = by_horse.sort_values(["accuracy", "horse"], kind="stable")
@@ -275,7 +279,10 @@ def horses(by_horse: pd.DataFrame, chance: float) -> Figure:
     heights = _swarm(accuracy * inner_in[0] * 72 / 1.04, np.sqrt(areas) + 1.5) / (inner_in[1] * 72)
     axes.scatter(accuracy, heights, areas, color=BLUE, alpha=0.75, edgecolor="white", linewidth=0.6)
     pooled = table["n_correct"].sum() / n_images.sum()
-    for place, text, color in [(pooled, f"all images {pooled:.2f}", INK), (chance, "chance", GREY)]:
+    for place, text, color in [
+        (pooled, f"all images {pooled:.2f}", INK),
+        (commonest, "commonest class", GREY),
+    ]:
         axes.axvline(place, **_REFERENCE | {"color": color})
         axes.annotate(
             text, (place, 1), (0, 3), xycoords=("data", "axes fraction"), ha="center",

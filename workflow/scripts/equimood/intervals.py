@@ -23,9 +23,10 @@ def expanded_percentiles(
 
     Returns
     -------
-    low, high; None where one horse alone stands behind the figure, which says nothing of others.
+    low, high; None where one horse alone stands behind the figure, which says nothing of others,
+    and where no replicate differs: a perfect score on few horses is not a certain one.
     """
-    if n <= 1 or freedom < 1:
+    if n <= 1 or freedom < 1 or np.nanmin(replicates) == np.nanmax(replicates):
         return None
     quantile = stats.t.ppf((1 - confidence) / 2, freedom) * np.sqrt(n / (n - 1))
     tail = stats.norm.cdf(quantile)

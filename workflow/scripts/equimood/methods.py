@@ -33,6 +33,8 @@ def facts(
     splits: pd.DataFrame,
     bests: Sequence[Mapping[str, Any]],
     metrics: Mapping[str, Any],
+    quarantine: pd.DataFrame,
+    gaps: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Collect every number and name that the methods section states.
 
@@ -41,6 +43,8 @@ def facts(
     images, splits : tables.IMAGES and tables.SPLITS.
     bests : content of best.yaml of each outer fold.
     metrics : content of metrics.json.
+    quarantine : tables.QUARANTINE.
+    gaps : of checks.json.
     """
     photos = images.drop_duplicates("photo_id")
     sessions = photos.dropna(subset="session").drop_duplicates(["horse", "session"])
@@ -58,6 +62,7 @@ def facts(
             for label in study.data.classes
             for shown in [photos[photos["label"] == label]]
         ],
+        "n_refused": len(quarantine.drop_duplicates(["image", "horse"])),
         "n_raters": int(photos["n_raters"].max()),
         "mean_agreement": float(photos["agreement"].mean()),
         "min_agreement": study.ingest.min_agreement,
@@ -96,6 +101,9 @@ def facts(
             for name, found in metrics["baselines"].items()
         ],
         **study.explain.model_dump(exclude={"map_px", "batch_size"}),
+        "n_explained": gaps["n_images"],
+        "median_gap": gaps["median"],
+        "share_rough": gaps["share_over_tolerance"],
         "python": made["python"],
         "packages": made["packages"],
         "commit": made["commit"],

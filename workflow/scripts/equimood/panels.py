@@ -33,7 +33,7 @@ FULL_STRENGTH = 99.5
 ROWS = [*(name for name in ROLLUPS if name != "context"), *ROLLUPS["context"]]
 """Regions drawn: the horse's roll-ups, and what surrounds it one by one."""
 GROUPS = {
-    "confident": "Right and sure",
+    "confident": "Right, the surest",
     "typical": "Right, of median certainty",
     "doubtful": "In doubt",
     "wrong": "Wrong",
@@ -229,6 +229,9 @@ def region_figure(
 ) -> Figure:
     """Enrichment of each region by class, with intervals over horses and the control.
 
+    A region's positive attribution may be large and its negative larger: a cross marks regions that
+    speak against the class on the whole.
+
     Parameters
     ----------
     summary : from ``regions.summarise``.
@@ -240,7 +243,7 @@ def region_figure(
     present = [label for label in classes if label in set(own["target"])]
     columns = min(4, max(1, len(present)))
     rows = -(-max(1, len(present)) // columns)
-    figure = blank(max(4.0, 1.1 + 1.75 * columns), 0.8 + rows * (0.7 + 0.24 * len(shown)))
+    figure = blank(max(4.0, 1.1 + 1.75 * columns), 1.1 + rows * (0.7 + 0.24 * len(shown)))
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     colors = class_colors(classes)
     at = {name: i for i, name in enumerate(shown)}
@@ -252,11 +255,17 @@ def region_figure(
             color = colors[label] if model == "trained" else GREY
             ax.hlines(y, part["low"], part["high"], color=color, linewidth=1.6)
             face = color if model == "trained" else "white"
-            ax.scatter(part["enrichment"], y, s=20, color=face, edgecolors=color, zorder=3)
+            against = (model == "trained") & (part["signed"] < 0)
+            for own_kind, marker in ((~against, "o"), (against, "X")):
+                ax.scatter(
+                    part["enrichment"][own_kind], y[own_kind], s=20 if marker == "o" else 34,
+                    marker=marker, color=face, edgecolors=color, zorder=3,
+                )  # fmt: skip
         n = own[(own["target"] == label) & (own["model"] == "trained")]
         ax.set_title(_short(label, 20), color=colors[label])
         ax.text(
-            1, 1.01, f"{n['n_images'].max():.0f} photographs\n{n['n_horses'].max():.0f} horses",
+            1, 1.01, f"{_counted(n['n_images'].max(), 'photograph')}\n"
+            f"{_counted(n['n_horses'].max(), 'horse')}",
             transform=ax.transAxes, ha="right", va="bottom", fontsize=6.5, color=GREY,
         )  # fmt: skip
         if causes and causes.get(label) in at:
@@ -271,6 +280,8 @@ def region_figure(
     figure.supxlabel("enrichment: share of positive attribution / share of area", fontsize=9)
     marks = [
         Line2D([], [], color=INK, marker="o", markersize=4.5, label="trained model"),
+        Line2D([], [], color=INK, marker="X", markersize=6, markeredgecolor="white",
+               label="trained model, the region speaks against it on the whole"),
         Line2D([], [], color=GREY, marker="o", markersize=4.5, markerfacecolor="white",
                label="same network, random weights"),
         Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (4, 3)),
@@ -278,7 +289,7 @@ def region_figure(
     ]  # fmt: skip
     if causes:
         marks.append(Line2D([], [], color=PALE, linewidth=7, label="what truly shows it"))
-    figure.legend(handles=marks, loc="outside upper left", ncols=len(marks), fontsize=8)
+    figure.legend(handles=marks, loc="outside upper left", ncols=2, fontsize=8)
     return figure
 
 
@@ -325,13 +336,21 @@ def _colour_bar(figure: Figure | SubFigure, axes: Axes, colormap: str) -> None:
     axes.axis("off")
 
 
+def _counted(number: float, what: str) -> str:
+    return f"{number:.0f} {what}{'' if number == 1 else 's'}"
+
+
 def _region_bars(axes: Axes, scores: pd.DataFrame, colormap: str) -> None:
-    found = scores.set_index("region")["enrichment"].dropna()
-    share = scores.set_index("region")["share"]
+    """Enrichment by region: coloured as in the map by what the region says on the whole."""
+    scores = scores.set_index("region")
+    found, share = scores["enrichment"].dropna(), scores["share"]
     shown = [name for name in ROWS if name in found.index]
-    values = found[shown].to_numpy(float)
-    for_, neither = _colours(colormap)(0.85), PALE
-    colors = [for_ if value > 1 else neither for value in values]
+    values, signed = found[shown].to_numpy(float), scores["signed"][shown].to_numpy(float)
+    against, for_ = _colours(colormap)([0.15, 0.85])
+    colors = [
+        against if net < 0 else for_ if value > 1 else PALE
+        for value, net in zip(values, signed, strict=True)
+    ]
     axes.barh(range(len(shown)), values, color=colors, height=0.72)
     for y, (name, value) in enumerate(zip(shown, values, strict=True)):
         axes.annotate(
@@ -345,7 +364,10 @@ def _region_bars(axes: Axes, scores: pd.DataFrame, colormap: str) -> None:
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0, 1.18 * max(1.6, values.max(initial=0)))
     axes.set_title("Where it lies")
-    axes.set_xlabel("enrichment (1: no more than its area) and share", fontsize=7.5)
+    axes.set_xlabel(
+        "enrichment (1: no more than its area) and share\n"
+        "of what speaks for it; cold: against it on the whole", fontsize=7.5,
+    )  # fmt: skip
 
 
 def _probabilities(

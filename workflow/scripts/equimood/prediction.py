@@ -8,14 +8,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from equimood import attribution, catalogue, features, images, panels, settings, tables
+from equimood import attribution, catalogue, features, files, images, panels, settings, tables
 from equimood.errors import UserError
 from equimood.gallery import Example
 from equimood.logs import Progress
 from equimood.models import EmotionModel
 from equimood.tables import BOX
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 
 
 def asked(
@@ -38,23 +36,13 @@ def asked(
     """
     if predict.images is None:
         raise UserError("predict.images: null; write the folder, or the table, of new images")
-    path = Path(predict.images)
-    if path.is_dir():
-        found = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
-        names = [str(file.relative_to(path)) for file in found]
-        if not names:
-            raise UserError(f"predict.images: no images in the folder {path}")
-        lines = np.arange(1, len(names) + 1)
-        rows = pd.DataFrame({"line": lines, "image": names} | dict.fromkeys(BOX, np.nan))
-        folder = path
-    else:
-        rows, folder = tables.read_boxes(path), path.parent
+    rows, folder = tables.read_new_images(predict.images)
     lacking = []
     for name, view in views.items():
         if view.box == "annotations" and rows[BOX].isna().all(axis=None):
             lacking.append(
-                f"predict.images: {path} gives no boxes, but the model looks at the view {name!r}, "
-                f"a box; write a table of the images with columns image, {', '.join(BOX)}"
+                f"predict.images: {predict.images} gives no boxes, but the model looks at the view "
+                f"{name!r}, a box; write a table of the images with columns image, {', '.join(BOX)}"
             )
         if view.box == "regions" and predict.regions is None:
             lacking.append(
@@ -86,6 +74,11 @@ def frame(
 
     An image that lacks one of the views is refused. ``rows``, ``regions`` and ``images_dir`` are
     from :func:`asked`.
+
+    Raises
+    ------
+    UserError : every image is refused; the list is left in the state folder, since Snakemake
+        removes the outputs of a job that fails.
     """
     root = images_dir.resolve()
     facts: list[tuple[str, int, int, str | None, str | None]] = []
@@ -94,6 +87,9 @@ def frame(
         try:
             if not path.is_relative_to(root):
                 raise images.ImageError("outside the image folder", "put it into the folder")
+            if not path.exists():
+                advice = f"no such file in {root}; paths start there: check the spelling"
+                raise images.ImageError("missing", advice)
             checked = images.inspect(
                 path,
                 max_pixels=ingest.max_pixels,
@@ -119,6 +115,14 @@ def frame(
         found[name] = catalogue.framed(photos[usable], name, view, regions, ingest)
         refused.append(found[name][found[name]["reason"].notna()])
     quarantine = pd.concat(refused)[tables.QUARANTINE].sort_values("line")
+    if set(rows["line"]) <= set(quarantine["line"]):
+        listed = files.STATE / "predict" / files.digest(str(root)) / "quarantine.csv"
+        files.write_text(listed, quarantine.to_csv(index=False))
+        first = quarantine.iloc[0]
+        raise UserError(
+            f"predict.images: not one image could be judged; the first, {first['image']!r}: "
+            f"{first['reason']}; {first['remedy']}. {listed} lists them all ({len(rows)})"
+        )
     kept = {name: rows[~rows["line"].isin(quarantine["line"])] for name, rows in found.items()}
     return kept, quarantine
 

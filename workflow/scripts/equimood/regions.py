@@ -228,8 +228,9 @@ def summarise(
 
     Returns
     -------
-    Columns SUMMARY and ``top_rate``: the share of images in which the region is the most enriched
-    of its level (regions or roll-ups).
+    Columns SUMMARY; ``signed``, the mean of all attribution inside, in logits, below 0 where the
+    region speaks against the class on the whole; and ``top_rate``, the share of images in which the
+    region is the most enriched of its level (regions or roll-ups).
     """
     keys = ["model", "view", "target", "region", "horse"]
     parts = [_tally(_with_top(part), keys) for part in scores]
@@ -278,22 +279,25 @@ def _with_top(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tally(scores: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Count, sum of enrichment and number of firsts per horse: all that a bootstrap needs."""
+    """Counts and sums per horse: all that means and a bootstrap need."""
     seen = scores[scores["enrichment"].notna()]
     return seen.groupby(keys, as_index=False).agg(
-        n_images=("enrichment", "size"), total=("enrichment", "sum"), top=("top", "sum")
+        n_images=("enrichment", "size"),
+        total=("enrichment", "sum"),
+        signed=("signed", "sum"),
+        top=("top", "sum"),
     )
 
 
 def _no_tally(keys: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({name: [] for name in [*keys, "n_images", "total", "top"]})
+    return pd.DataFrame({name: [] for name in [*keys, "n_images", "total", "signed", "top"]})
 
 
 def _bootstrap(tally: pd.DataFrame, n: int, confidence: float, seed: int) -> pd.DataFrame:
     """Intervals of ratios of sums, the same draw of horses for every group."""
     keys = SUMMARY[:4]
     if tally.empty:
-        return pd.DataFrame(columns=[*SUMMARY, "top_rate"])
+        return pd.DataFrame(columns=[*SUMMARY, "signed", "top_rate"])
     group = tally.groupby(keys, sort=True)
     of_group = group.ngroup().to_numpy()
     horses, of_horse = np.unique(tally["horse"], return_inverse=True)
@@ -307,6 +311,7 @@ def _bootstrap(tally: pd.DataFrame, n: int, confidence: float, seed: int) -> pd.
         n_images=("n_images", "sum"),
         n_horses=("horse", "nunique"),
         total=("total", "sum"),
+        signed=("signed", "sum"),
         top=("top", "sum"),
     ).reset_index()
     summary["n_images"] = summary["n_images"].astype(int)
@@ -315,5 +320,6 @@ def _bootstrap(tally: pd.DataFrame, n: int, confidence: float, seed: int) -> pd.
         expanded_percentiles(means[:, i], n, n - 1, confidence) or (np.nan, np.nan)
         for i, n in enumerate(summary["n_horses"])
     ]
+    summary["signed"] /= summary["n_images"]
     summary["top_rate"] = summary["top"] / summary["n_images"]
-    return summary[[*SUMMARY, "top_rate"]]
+    return summary[[*SUMMARY, "signed", "top_rate"]]

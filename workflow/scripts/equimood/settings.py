@@ -5,6 +5,7 @@ reference in ``docs/configuration.md``: ``make reference`` writes all three from
 """
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -27,6 +28,39 @@ DRAWN_SHARES = {"neutral": 0.37, "alarmed": 0.21, "annoyed": 0.21, "relaxed": 0.
 
 OWN_MODEL_ARGS = {"pretrained", "checkpoint_path", "num_classes", "features_only", "in_chans"}
 """Arguments of timm.create_model that Equimood gives itself; a checkpoint would run its code."""
+
+_NAME = "write a name of letters, digits, _ and -, with a letter or digit first"
+_TEXT = (
+    "write text; put it in quotes, or YAML reads no, yes, off and on as false and true, and digits "
+    "as a number"
+)
+_SECTION = "write its keys below it, each on a line of its own, indented"
+REMEDIES = {
+    "bool_parsing": "write true or false",
+    "bool_type": "write true or false",
+    "dict_type": _SECTION,
+    "finite_number": "write a number",
+    "float_parsing": "write a number, with a point",
+    "float_type": "write a number, with a point",
+    "greater_than": "write more than {gt}",
+    "greater_than_equal": "write at least {ge}",
+    "int_from_float": "write a whole number",
+    "int_parsing": "write a whole number",
+    "int_type": "write a whole number",
+    "less_than": "write less than {lt}",
+    "less_than_equal": "write at most {le}",
+    "list_type": "write a list: [a, b]",
+    "literal_error": "write {expected}",
+    "model_type": _SECTION,
+    "string_pattern_mismatch": _NAME,
+    "string_too_long": "write at most {max_length} characters",
+    "string_too_short": "write a word",
+    "string_type": _TEXT,
+    "too_long": "write at most {max_length}",
+    "too_short": "write at least {min_length}",
+    "tuple_type": "write a list: [a, b]",
+}
+"""What to write instead, by pydantic's type of error; filled in from its context."""
 
 
 class Section(BaseModel):
@@ -170,6 +204,11 @@ class Backbone(Section):
             )
         return self
 
+    @property
+    def weights_file(self) -> str | None:
+        """The user's file of weights, if they come from one."""
+        return None if self.weights in ("hub", "random") else self.weights
+
 
 class Features(Section):
     """The store of embedded images."""
@@ -281,7 +320,8 @@ class Predict(Section):
 
     images: str | None = None
     """Folder of images, or a table with column image (and x0, y0, x1, y1 where the model looks at
-    the annotations' box). The target `predict` needs it."""
+    the annotations' box), whose image paths start in the table's own folder. The target `predict`
+    needs it."""
     regions: str | None = None
     """Table of regions in the new images, like data.regions but without need of a column horse:
     where the model looks at a box around regions."""
@@ -325,7 +365,15 @@ class Settings(Section):
         if not self.demo and not self.data.regions:
             for name, frame in self.views.items():
                 if frame.box == "regions":
-                    raise ValueError(f"views.{name}: box `regions` needs the table data.regions")
+                    raise ValueError(
+                        f"views.{name}: box `regions` needs the table data.regions; give it, or "
+                        f"take {name} out of views and search.views"
+                    )
+        if self.predict.images and not self.predict.regions and "regions" in self.certain_boxes:
+            raise ValueError(
+                "predict.regions: null, but whatever the search chooses looks at a box around "
+                "regions; write a table of the regions in the new images, like data.regions"
+            )
         return self
 
     @property
@@ -337,6 +385,14 @@ class Settings(Section):
     def searched_views(self) -> list[str]:
         """Views that take part, each once, in the order first named."""
         return list(dict.fromkeys(name for names in self.search.views for name in names))
+
+    @property
+    def certain_boxes(self) -> set[str]:
+        """The kinds of box that the model will look at, whatever views the search chooses."""
+        kinds: list[set[str]] = [
+            {self.views[name].box for name in names} for names in self.search.views
+        ]
+        return set.intersection(*kinds)
 
 
 def _check_drawable(demo: Demo, data: Data) -> None:
@@ -376,8 +432,31 @@ def load(config: Mapping[str, Any], source: str = "config.yaml") -> Settings:
         raise UserError("\n".join(lines)) from None
 
 
+def check_paths(study: Settings) -> None:
+    """Refuse folders and files that are not there; a UserError says all of them."""
+    lines = []
+    photographs, new = study.data.images, study.predict.images
+    if photographs and not Path(photographs).is_dir():
+        lines.append(f"data.images: no such folder {photographs}; write the folder of pictures")
+    for name in study.searched_backbones:
+        weights = study.backbones[name].weights_file
+        if weights and not Path(weights).is_file():
+            lines.append(
+                f"backbones.{name}.weights: no such file {weights}; write the path of a "
+                ".safetensors or .pth file, or hub, or random"
+            )
+    if new and Path(new).is_dir() and "annotations" in study.certain_boxes:
+        lines.append(
+            f"predict.images: the folder {new} gives no boxes, but whatever the search chooses "
+            "looks at one; write a table of the images with columns image, x0, y0, x1, y1"
+        )
+    if lines:
+        raise UserError("\n".join(lines))
+
+
 def _in_words(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    # pydantic marks a key of a mapping, such as the name of a view, by a part of its own.
+    key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
     if problem["type"] == "extra_forbidden":
         *parents, last = problem["loc"]
         known = list(_keys_at(parents))
@@ -386,12 +465,21 @@ def _in_words(problem: Any) -> str:
         return f"{key}: unknown key; {advice}"
     if problem["type"] == "missing":
         return f"{key}: missing; add it"
-    message = problem["msg"].removeprefix("Value error, ")
-    if not key:  # of several sections: the message names them
-        return message
-    if isinstance(problem["input"], dict | BaseModel):
-        return f"{key}: {message}"
-    return f"{key}: found {problem['input']!r}; {message[0].lower()}{message[1:]}"
+    found = problem["input"]
+    if problem["type"] in REMEDIES:
+        remedy = REMEDIES[problem["type"]].format(**problem.get("ctx", {}))
+    else:  # our own words
+        remedy = problem["msg"].removeprefix("Value error, ")
+        if not key:  # of several sections: the message names them
+            return remedy
+        if isinstance(found, dict | BaseModel):
+            return f"{key}: {remedy}"
+    return f"{key}: found {_as_yaml(found)}; {remedy}"
+
+
+def _as_yaml(value: Any) -> str:
+    """A value as the user's file has it: true, false and null as YAML spells them."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 
 def _keys_at(path: list[Any]) -> Iterator[str]:

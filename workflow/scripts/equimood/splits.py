@@ -3,6 +3,7 @@
 The Snakefile imports this module: scikit-learn is imported where it is needed.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -23,24 +24,30 @@ Folds = list[np.ndarray]  # the test horses of each fold, as row numbers of `cou
 def n_outer_folds(split: settings.Split, horses: Iterable[str], folds: Iterable[str | None]) -> int:
     """Count the outer folds from the annotations' columns ``horse`` and ``fold``.
 
-    With ``kfold`` and ``holdout`` the columns decide about nothing, and may be left empty.
+    With ``kfold`` and ``holdout`` the columns decide about nothing, and may be left empty; else
+    numbers with which no split can succeed are refused.
     """
-    n_horses = len(set(horses))
+    fold = pd.Series(list(folds), pd.Index(list(horses)), dtype="object").groupby(level=0).first()
+    n_horses = len(fold)
     if split.outer == "kfold":
+        n_folds, n_tested = split.n_splits, math.ceil(n_horses / split.n_splits)
         if n_horses:
             _check_n_splits(split.n_splits, n_horses)
-        return split.n_splits
-    if split.outer == "holdout":
-        return 1
-    if split.outer == "leave_one_horse_out":
-        return n_horses
-    named = pd.Series(list(folds), dtype="object").dropna().nunique()
-    if not named:
-        raise UserError(
-            "split.outer: column, but the annotations name no fold; give them a column `fold`, "
-            "or write holdout, kfold or leave_one_horse_out"
-        )
-    return named
+    elif split.outer == "holdout":
+        n_folds, n_tested = 1, math.ceil(n_horses * split.test_share)
+    elif split.outer == "leave_one_horse_out":
+        n_folds, n_tested = n_horses, 1
+    else:
+        by_fold = fold.value_counts()
+        if by_fold.empty:
+            raise UserError(
+                "split.outer: column, but the annotations name no fold; give them a column "
+                "`fold`, or write holdout, kfold or leave_one_horse_out"
+            )
+        n_folds, n_tested = len(by_fold), int(by_fold.iloc[0])
+    if n_horses:  # n_tested: the least that the largest test side can have
+        _check_inner_splits(split.inner_splits, n_horses - n_tested, "an outer fold")
+    return n_folds
 
 
 def split(
@@ -92,11 +99,7 @@ def split(
     for number, test in enumerate([*outer, np.empty(0, int)]):
         fold = FINAL if number == len(outer) else str(number)
         train = np.setdiff1d(np.arange(len(names)), test)
-        if len(train) < split.inner_splits:
-            raise UserError(
-                f"split.inner_splits: {split.inner_splits} inner folds, but {len(train)} horses "
-                f"train in fold {fold}; write a smaller number or bring more horses"
-            )
+        _check_inner_splits(split.inner_splits, len(train), f"fold {fold}")
         candidates = _kfolds(counts[train], split.inner_splits, [seed, number])
         inner = _best(candidates, counts[train], classes, f"the inner folds of fold {fold}")
         inner_fold = np.full(len(names), -1)
@@ -200,6 +203,14 @@ def _check_n_splits(n_splits: int, n_horses: int) -> None:
         raise UserError(
             f"split.n_splits: {n_splits} folds for {n_horses} horses; write a smaller number, or "
             "`outer: leave_one_horse_out`"
+        )
+
+
+def _check_inner_splits(inner_splits: int, n_horses: int, where: str) -> None:
+    if n_horses < inner_splits:
+        raise UserError(
+            f"split.inner_splits: {inner_splits} inner folds, but {n_horses} horses train in "
+            f"{where}; write a smaller number or bring more horses"
         )
 
 

@@ -9,7 +9,7 @@ import hashlib
 import io
 import unicodedata
 import zipfile
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from equimood import settings
 from equimood.errors import UserError
 from equimood.files import written_whole
 
@@ -35,6 +36,8 @@ REGIONS = [region for regions in ROLLUPS.values() for region in regions] + ["hea
 
 MISSING = {"", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"}  # as R, pandas and Excel write it
 HIDDEN = {"0", "0.0", "false", "no", "non", "faux"}  # answers in the column `visible`
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+TOLD = 5  # different faults of one kind that a complaint lists
 
 _TEXT, _INT, _REAL = pa.string(), pa.int32(), pa.float64()
 
@@ -223,14 +226,54 @@ def read_regions(
     return frame
 
 
-def read_boxes(path: str | Path) -> pd.DataFrame:
-    """Read a table of new images: line, image, and x0..y1 (float, NaN in a row without a box)."""
-    frame = _read_any(Path(path), {})
+def check_regions(path: str | None, views: Mapping[str, settings.View]) -> None:
+    """Read the study's regions and refuse a view around one that has no box in the table.
+
+    Without a path nothing is read: a demo draws every region.
+    """
+    boxed = set(REGIONS)
+    if path:
+        regions = read_regions(path, {})
+        boxed = set(regions.loc[regions["visible"] & (regions["kind"] != "mask"), "region"])
+    for view, frame in views.items():
+        for region in frame.regions:
+            if region not in boxed:
+                raise UserError(
+                    f"views.{view}.regions: {region!r} is nowhere visible, as a box or points, in "
+                    f"{path or 'the demo'}; write some of {', '.join(sorted(boxed)) or 'its rows'}"
+                )
+
+
+def read_new_images(path: str | Path) -> tuple[pd.DataFrame, Path]:
+    """List the images of ``predict.images``, a folder or a table.
+
+    Returns
+    -------
+    Rows line, image, x0..y1 (float, NaN in a row without a box), and the folder that the images'
+    paths start from: a table's own.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(f for f in path.rglob("*") if f.suffix.lower() in PICTURES)
+        names = [str(file.relative_to(path)) for file in found]
+        if not names:
+            raise UserError(
+                f"predict.images: no images in the folder {path}; write the folder that holds "
+                f"them ({', '.join(sorted(PICTURES))})"
+            )
+        rows = {"line": np.arange(1, len(names) + 1), "image": names}
+        return pd.DataFrame(rows | dict.fromkeys(BOX, np.nan)), path
+    if not path.is_file():
+        raise UserError(
+            f"predict.images: no such folder or table {path}; write the folder, or the table, of "
+            "new images"
+        )
+    frame = _read_any(path, {})
     _require(frame, path, ["image"])
     frame["image"] = _text(frame, "image")
     _refuse(path, frame, frame["image"].isna(), ["image"], "every row needs an image")
     frame[BOX] = _boxes(path, frame)
-    return frame[["line", "image", *BOX]]
+    return frame[["line", "image", *BOX]], path.parent
 
 
 def read_points(text: str | None, line: int, path: str | Path = "data.regions") -> np.ndarray:
@@ -258,7 +301,13 @@ def _check_horses(path: str | Path, frame: pd.DataFrame, classes: list[str]) -> 
         )
     horses = frame.groupby("label")["horse"].nunique()
     for label in classes:
-        if (found := int(horses.get(label, 0))) < 3:
+        found = int(horses.get(label, 0))
+        if not found:
+            raise UserError(
+                f"{path}: no row has the class {label!r}; check its spelling, or take it out of "
+                "data.classes"
+            )
+        if found < 3:
             raise UserError(
                 f"{path}: class {label!r} is shown by {found} horse{'s' * (found != 1)}; a class "
                 "needs at least 3: one to learn from, one to choose by, one to judge by"
@@ -377,13 +426,18 @@ def _boxes(path: str | Path, frame: pd.DataFrame) -> pd.DataFrame:
 def _refuse(
     path: str | Path, frame: pd.DataFrame, wrong: pd.Series, names: list[str], remedy: str
 ) -> None:
+    """Tell the wrong rows, those with the same cells together, and what to write instead."""
     if not wrong.any():
         return
-    first = frame[wrong].iloc[0]
-    cells = ["empty" if pd.isna(first[name]) else str(first[name]) for name in names]
-    found = repr(cells[0]) if cells != ["empty"] and len(cells) == 1 else ", ".join(cells)
-    more = f" (and {int(wrong.sum()) - 1} more rows)" if wrong.sum() > 1 else ""
     verb = "is" if len(names) == 1 else "are"
-    raise UserError(
-        f"{path}, line {first['line']}{more}: {', '.join(names)} {verb} {found}; {remedy}"
-    )
+    told = []
+    faults = frame[wrong].groupby(names, sort=False, dropna=False)["line"].agg(["first", "size"])
+    faults = faults.reset_index().sort_values("first")
+    for *row, line, n_rows in faults.head(TOLD).itertuples(index=False):
+        cells = ["empty" if pd.isna(cell) else str(cell) for cell in row]
+        found = repr(cells[0]) if cells != ["empty"] and len(cells) == 1 else ", ".join(cells)
+        more = f" (and {n_rows - 1} more row{'s' * (n_rows > 2)})" if n_rows > 1 else ""
+        told.append(f"line {line}{more}: {', '.join(names)} {verb} {found}")
+    if len(faults) > TOLD:
+        told.append(f"{len(faults) - TOLD} more such")
+    raise UserError(f"{path}, {'; '.join(told)}; {remedy}")

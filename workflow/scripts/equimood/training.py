@@ -14,7 +14,8 @@ from equimood import devices, features, settings
 from equimood.heads import Head, PackedHeads, fit, sample_weights
 from equimood.search import Best
 
-LOG_TEMPERATURE = (-3.0, 3.0)
+LOG_TEMPERATURE = (-5.0, 15.0)
+"""Wide: the logits of a head that overfits may be thousands, and the temperature must undo it."""
 
 
 @dataclass(frozen=True)
