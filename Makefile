@@ -23,7 +23,7 @@ $(VENV)/development: envs/dev.lock $(VENV)/runtime
 run: $(VENV)/runtime ## draw the demo's horses and run the whole study
 	$(BIN)/snakemake --profile profiles/local
 
-test: $(VENV)/development ## run all tests
+test: $(VENV)/development ## run the tests
 	$(BIN)/pytest
 
 lint: $(VENV)/development ## check style, types, rules

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from equimood import features, heads, search, settings, tables
+from equimood import cluster, features, heads, search, settings, tables
 from equimood.errors import UserError
 from equimood.features import Embedded
 from equimood.files import digest
@@ -85,7 +85,7 @@ def find(folder, options, slots=1, progress=None):
     photos, splits, files = make_study(folder)
     return search.run(
         photos, splits, files, BACKBONES, options, CLASSES, 3, folder / "record",
-        slots=slots, memory_mb=800, progress=progress,
+        nodes=cluster.Nodes(1, slots, 800), progress=progress,
     )  # fmt: skip
 
 

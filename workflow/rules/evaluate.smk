@@ -6,6 +6,11 @@ OUTPUTS  results/{study}/evaluation/predictions.parquet, metrics.json, metrics.c
          confusion.csv and figures
 """
 
+
+localrules:
+    draw_evaluation,
+
+
 OUTER_FOLDS = [fold for fold in FOLDS if fold != "final"]
 EVALUATION_FIGURES = {
     "catalogue": ("1. The data", "Photographs of each horse"),

@@ -9,6 +9,11 @@ OUTPUTS  results/{study}/attributions/{shard}.safetensors, {shard}.parquet
 """
 
 
+localrules:
+    summarise,
+    draw_explanation,
+
+
 rule explain_shard:
     input:
         weights=expand(rules.train_fold.output.weights, fold=OUTER_FOLDS),

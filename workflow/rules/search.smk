@@ -23,6 +23,7 @@ rule search_fold:
         "../../envs/equimood.yaml"
     threads: 2
     resources:
+        nodes=1,
         gpu=1,
         mem_mb=attempts(8000),
         runtime=attempts(240),

@@ -6,6 +6,10 @@ OUTPUTS  results/{study}/splits/splits.parquet, audit.json
 """
 
 
+localrules:
+    split_horses,
+
+
 rule split_horses:
     input:
         images=rules.ingest.output.images,

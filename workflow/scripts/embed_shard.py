@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from equimood import backbones, devices, features, files, logs, tables
+from equimood import backbones, cluster, devices, features, files, logs, tables
 
 logs.start(snakemake.log[0])
+cluster.end_in_time()
 devices.use_threads(snakemake.threads)
 shard = tables.read(snakemake.input.shard)
 embedded = features.embed(

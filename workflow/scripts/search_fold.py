@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from equimood import features, files, logs, search, tables
+from equimood import cluster, features, files, logs, search, tables
 from equimood.settings import Backbone, Search
 
 logs.start(snakemake.log[0])
-params = snakemake.params
+cluster.end_in_time()
+params, resources = snakemake.params, snakemake.resources
 options = Search(**params.search)
 views = list(dict.fromkeys(name for names in options.views for name in names))
 splits = tables.read(snakemake.input.splits)
@@ -19,9 +20,13 @@ result = search.run(
     params.classes,
     params.seed,
     record=files.new_record(params.record),
-    slots=snakemake.threads,
-    memory_mb=snakemake.resources.mem_mb // 2,
+    nodes=cluster.Nodes(resources.nodes, snakemake.threads, resources.mem_mb // 2),
     progress=logs.progress("trials"),
 )
 search.write(result, Path(snakemake.output.best).parent)
-logs.log.info("chosen: %s, score %.3f", result.best.structure, result.best.score)
+chosen = result.best.structure
+logs.log.info(
+    "chosen: %s by %s (%s, %s head, weighted by %s); %s %.3f on the inner folds",
+    " + ".join(chosen.views), chosen.backbone, chosen.pooling, chosen.head,
+    " and ".join(chosen.weight_by) or "nothing", result.best.metric, result.best.score,
+)  # fmt: skip

@@ -8,6 +8,7 @@ may write to one store.
 
 import hashlib
 import json
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,8 +34,9 @@ from equimood.tables import SHARD, image_id
 # Raise it whenever an image's stored features change: nothing embedded before is then used.
 # `test_features_are_those_of_this_embed_version` says when.
 EMBED_VERSION = 1
-# A killed job loses at most this many batches.
+# A killed job loses at most this many batches, and at most this time.
 BATCHES_PER_CHUNK = 16
+SAVE_EVERY_S = 30.0
 _CHANGED = (
     "It has changed since the catalogue was made: run ingest again (snakemake --forcerun ingest)"
 )
@@ -103,19 +105,22 @@ def embed(
     wanted = [pooling for pooling in poolings if missing[pooling].any()]
     todo = rows[missing.any(axis=1)]
     squares = _squares(todo, images_dir, backbone, workers, ahead=2 * batch_size)
-    per_chunk = BATCHES_PER_CHUNK * batch_size
-    for start in range(0, len(todo), per_chunk):
-        part = todo.iloc[start : start + per_chunk]
-        batches = []
-        for done in range(0, len(part), batch_size):
-            batch = list(islice(squares, min(batch_size, len(part) - done)))
-            batches.append(_forward(backbone, batch, wanted, batch_size))
-            if progress:
-                progress(start + done + len(batch), len(todo))
-        for pooling in wanted:
-            new = missing.loc[part.index, pooling].to_numpy()
-            vectors = np.concatenate([vectors[pooling] for vectors in batches])[new]
-            _append(stores[pooling], part["image_id"][new].tolist(), _cast(vectors, dtype))
+    batches: list[dict[str, np.ndarray]] = []
+    start, saved = 0, time.monotonic()
+    for done in range(0, len(todo), batch_size):
+        batch = list(islice(squares, batch_size))
+        batches.append(_forward(backbone, batch, wanted, batch_size))
+        end = done + len(batch)
+        if progress:
+            progress(end, len(todo))
+        late = time.monotonic() - saved > SAVE_EVERY_S
+        if end == len(todo) or len(batches) == BATCHES_PER_CHUNK or late:
+            part = todo.iloc[start:end]
+            for pooling in wanted:
+                new = missing.loc[part.index, pooling].to_numpy()
+                vectors = np.concatenate([vectors[pooling] for vectors in batches])[new]
+                _append(stores[pooling], part["image_id"][new].tolist(), _cast(vectors, dtype))
+            batches, start, saved = [], end, time.monotonic()
     features = {
         pooling: _collect(store, ids, backbone.n_features[pooling], dtype)
         for pooling, store in stores.items()

@@ -10,7 +10,7 @@ import logging
 import os
 import platform
 import secrets
-import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,18 +27,19 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from safetensors import safe_open
 from torch import Tensor
 
-from equimood import devices, features, heads, settings, tables
+from equimood import cluster, devices, features, heads, settings, tables
 from equimood.errors import UserError
 from equimood.files import digest, read_json, read_yaml, state_folder, write_json, write_yaml
 from equimood.heads import HeadConfig, Structure
 from equimood.logs import Progress, log
 from equimood.metrics import from_confusion
 
-# Ray reads these as it is imported. The token keeps other users of the machine out; without one of
-# our own Ray would leave it in the home folder.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+# Ray reads these as it is imported; a worker, which has imported it, has its cluster's token. The
+# token is this job's own: it keeps others out, and nothing is left or looked up in the home folder.
+if "ray" not in sys.modules:
+    os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # else Tune prints a table whatever `verbose` says
 os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
@@ -51,7 +52,6 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 SEARCH_VERSION = 1  # a golden-value test forces it up when scores change
 BATCH = 8  # trials that Optuna suggests before it hears of any: the same for every number of slots
-OBJECT_STORE_MB = 200
 Space = dict[str, list[dict[str, Any]]]  # part -> the values it may take
 Choice = dict[str, int]  # part -> which of them
 
@@ -148,9 +148,7 @@ def run(
     classes: Sequence[str],
     seed: int,
     record: Path,
-    slots: int = 1,
-    memory_mb: int = 2000,
-    address: str | None = None,
+    nodes: cluster.Nodes = cluster.ONE_CORE,
     progress: Progress | None = None,
 ) -> Result:
     """Find the best configuration for the training horses of one outer fold.
@@ -165,13 +163,19 @@ def run(
     feature_files : features/{view}/{backbone}/{shard}.safetensors of all views and backbones.
     backbones : the study's, by name, for their poolings.
     record : folder in which the use of the state folder is noted.
-    slots : trials at a time, each with one thread (and its share of the GPUs).
-    memory_mb : of all slots together.
-    address : of a running Ray; else one is started here, and ended.
+    nodes : what Ray is started on; a trial has one CPU of it, and its share of the GPUs.
     """
     space = dimensions(search, backbones)
     task = _task(
-        photos, splits, feature_files, space, search, classes, seed, record, memory_mb // slots
+        photos,
+        splits,
+        feature_files,
+        space,
+        search,
+        classes,
+        seed,
+        record,
+        nodes.memory_mb // nodes.cpus,
     )
     tried = list(_grid(space))
     if len(tried) <= search.n_trials:
@@ -186,8 +190,8 @@ def run(
         n_trials = search.n_trials
         tried = []
     if n_trials:
-        with _ray(slots, memory_mb, address):
-            tuned = _tune(task, space, searcher, n_trials, slots, progress)
+        with _ray(nodes):
+            tuned = _tune(task, space, searcher, n_trials, nodes.n * nodes.cpus, progress)
         tried = tried or tuned
     return _result(task, [_structure(space, choice) for choice in tried])
 
@@ -447,41 +451,29 @@ def _tune(
 
 
 @contextmanager
-def _ray(slots: int, memory_mb: int, address: str | None) -> Iterator[None]:
-    """Connect to a Ray, or start one of this size and end it."""
+def _ray(nodes: cluster.Nodes) -> Iterator[None]:
+    """Start a Ray of this size, connect to it, and end it."""
     library = {"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}}
     quiet: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
         "runtime_env": library,
     }
-    # Node-local, and short: Ray's sockets live here, and their paths may have 107 characters. Ray
-    # opens its own folder to everybody; the one around it is private.
-    folder = None if address else tempfile.mkdtemp(prefix="ray-", dir=_short_temp())
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(slots, BATCH))
-    try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(
-                num_cpus=slots,
-                num_gpus=torch.cuda.device_count(),
-                object_store_memory=OBJECT_STORE_MB << 20,
-                include_dashboard=False,
-                _memory=memory_mb << 20,
-                _temp_dir=f"{folder}/r",
-                **quiet,
-            )
-        yield
-    finally:
-        ray.shutdown()
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _short_temp() -> str:
-    folder = tempfile.gettempdir()
-    return folder if len(folder) < 25 else "/tmp"
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(nodes.n * nodes.cpus, BATCH))
+    with cluster.ray_across(nodes) if nodes.n > 1 else cluster.ray_folder() as place:
+        where = {"address": place} if nodes.n > 1 else {
+            "num_cpus": nodes.cpus,
+            "num_gpus": torch.cuda.device_count(),
+            "object_store_memory": cluster.OBJECT_STORE_MB << 20,
+            "include_dashboard": False,
+            "_memory": nodes.memory_mb << 20,
+            "_temp_dir": place,
+        }  # fmt: skip
+        try:
+            ray.init(**where, **quiet)
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _result(task: Task, found: Sequence[Structure]) -> Result:

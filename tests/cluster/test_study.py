@@ -1,0 +1,80 @@
+"""A whole study on the cluster, its search on 2 nodes with 2 GPUs each."""
+
+import pandas as pd
+import pytest
+
+SMALL = ["evaluation/metrics.json", "splits/splits.parquet", "search/0/best.yaml"]
+
+
+@pytest.fixture(scope="module")
+def study(new_study):
+    return new_study("study")
+
+
+@pytest.fixture(scope="module")
+def ran(study):
+    ran = study.snakemake()
+    assert ran.code == 0, ran.text
+    return ran
+
+
+def test_the_study_runs_from_photographs_to_the_report(study, ran):
+    assert (study.results / "report.zip").stat().st_size > 1e6
+    assert ran.embedded == 2 * 12 * 8
+    assert ran.jobs["search_fold"] == ran.jobs["train_fold"] == ran.jobs["explain_shard"] == 2
+
+
+def test_quick_steps_do_not_wait_in_the_queue(ran):
+    submitted = ran.text.count("has been submitted with SLURM jobid")
+    assert submitted == 1 + 4 + 2 + 2 + 1 + 2  # ingest, embed, search, train, evaluate, explain
+
+
+def test_the_search_used_both_nodes_and_the_log_says_so(study, ran):
+    for fold in ("0", "final"):
+        trials = study.trials(fold)
+        assert trials["trial"].nunique() == 8
+        assert trials["host"].nunique() == 2
+        log = study.log(f"search_fold/{fold}")
+        for host in trials["host"].unique():
+            assert f"Ray: node {host} (" in log
+        assert log.count("joined with 2 CPUs, 2 GPUs, 1500 MB") == 2
+
+
+def test_nothing_is_left_behind_on_any_node(study, ran):
+    for node in study.cluster.nodes:
+        assert "ray" not in node.run("ps", "axo", "args")
+        assert "ray-" not in node.run("ls", "/tmp")
+    assert not list((study.clone.folder / "state/ray").iterdir())
+
+
+def test_the_results_are_those_of_one_machine(study, ran, new_study):
+    local = new_study("local")
+    assert local.snakemake("evaluate", profile="profiles/local").code == 0
+    features = sorted(study.results.glob("features/*/*/*.safetensors"))
+    assert len(features) == 4
+    for path in [*features, *(study.results / name for name in SMALL)]:
+        other = local.results / path.relative_to(study.results)
+        assert path.read_bytes() == other.read_bytes(), path.name
+    own, other = (s.trials("0").drop(columns=["cost_s", "host"]) for s in (study, local))
+    pd.testing.assert_frame_equal(own, other)
+
+
+def test_an_explanation_setting_explains_again_and_nothing_else(study, ran):
+    study.clone.edit("tests/configs/cluster.yaml", lambda c: c["explain"].update(n_steps=6))
+    again = study.snakemake("explain")
+    assert again.code == 0, again.text
+    assert again.jobs == {"explain_shard": 2, "summarise": 1}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["--default-resources", "slurm_partition=nowhere"], "nowhere"),
+        (["--set-resources", "ingest:gpu=3"], "Requested node configuration is not available"),
+    ],
+)
+def test_a_wrong_profile_ends_in_a_message_that_says_so(study, ran, wrong, told):
+    failed = study.snakemake("split", "--forcerun", "ingest", "--retries", "0", *wrong)
+    assert failed.code != 0
+    assert told in failed.text
+    assert "Traceback" not in failed.text
