@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONPATH := workflow/scripts
 
-.PHONY: run test lint reference lock backbone prune clean help
+.PHONY: run ask test test-cluster lint reference lock backbone prune clean help
 
 help:            ## say what can be made
-	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /make \1\t/'
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/'
 
 $(VENV)/runtime: envs/equimood.lock
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -23,8 +23,15 @@ $(VENV)/development: envs/dev.lock $(VENV)/runtime
 run: $(VENV)/runtime ## draw the demo's horses and run the whole study
 	$(BIN)/snakemake --profile profiles/local
 
+STUDY ?= config.yaml
+ask: $(VENV)/runtime ## say what a study asks of a SLURM cluster: make ask STUDY=mystudy.yaml
+	@$(BIN)/python workflow/scripts/ask.py --profile profiles/slurm --configfile $(STUDY)
+
 test: $(VENV)/development ## run the tests
 	$(BIN)/pytest
+
+test-cluster: $(VENV)/development ## run the long tests of faults on a real SLURM (needs root)
+	$(BIN)/pytest -m faults tests/cluster
 
 lint: $(VENV)/development ## check style, types, rules
 	$(BIN)/ruff check .

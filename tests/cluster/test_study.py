@@ -1,5 +1,7 @@
 """A whole study on the cluster, its search on 2 nodes with 2 GPUs each."""
 
+import sys
+
 import pandas as pd
 import pytest
 
@@ -78,3 +80,17 @@ def test_a_wrong_profile_ends_in_a_message_that_says_so(study, ran, wrong, told)
     assert failed.code != 0
     assert told in failed.text
     assert "Traceback" not in failed.text
+
+
+def test_what_a_study_asks_for_is_told_before(study, ran):
+    told = study.cluster.login.run(
+        sys.executable, "workflow/scripts/ask.py", "--profile", "profiles/slurm", "--forceall",
+        "--workflow-profile", "tests/cluster/site", "--configfile", "tests/configs/cluster.yaml",
+        cwd="/srv/study",
+    )  # fmt: skip
+    table = {words[0]: words[1:] for line in told.splitlines() if (words := line.split())}
+    # jobs, cores, GPUs, memory, core hours, GPU hours: 2 searches of 2 nodes for 4 hours
+    assert table["search_fold"] == ["2", "4", "4", "3", "GB", "32", "32"]
+    assert table["embed_shard"] == ["4", "2", "1", "2", "GB", "16", "8"]
+    assert table["in"][:2] == ["all", "12"]
+    assert "split_horses" not in table

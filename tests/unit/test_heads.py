@@ -73,12 +73,13 @@ def train_reference(X, y, weights, config, kind, hidden, all_weights):
     z = torch.tensor(StandardScaler().fit(X[trained].astype(float)).transform(X)).float()
     y, w = torch.tensor(y), torch.tensor(weights)
     model = Reference(kind, hidden, config.seed)
-    named = dict(model.named_parameters())
+    groups = []
+    for layer in filter(None, (model.first, model.second)):
+        slower = min(1, heads.FULL_RATE_INPUTS / layer.in_features)
+        groups.append({"params": [layer.weight], "lr": slower * config.learning_rate})
+        groups.append({"params": [layer.bias], "weight_decay": 0})
     optimiser = torch.optim.AdamW(
-        [
-            {"params": [v for k, v in named.items() if k.endswith("weight")]},
-            {"params": [v for k, v in named.items() if k.endswith("bias")], "weight_decay": 0},
-        ],
+        groups,
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
     )
@@ -114,7 +115,11 @@ def train_reference(X, y, weights, config, kind, hidden, all_weights):
 
 @pytest.mark.parametrize("kind, hidden", [("linear", None), ("mlp", 5)])
 @pytest.mark.parametrize("fold", [0, 2])
-def test_each_head_is_the_one_torch_optim_trains_singly(kind, hidden, fold):
+@pytest.mark.parametrize("full_rate_inputs", [heads.FULL_RATE_INPUTS, 10])
+def test_each_head_is_the_one_torch_optim_trains_singly(
+    kind, hidden, fold, full_rate_inputs, monkeypatch
+):
+    monkeypatch.setattr(heads, "FULL_RATE_INPUTS", full_rate_inputs)
     X, y, weights = features()
     configs = population(12)
     assert {c.dropout for c in configs} == {0.0, 0.2, 0.5}
@@ -123,6 +128,17 @@ def test_each_head_is_the_one_torch_optim_trains_singly(kind, hidden, fold):
     for p, config in enumerate(configs):
         expected = train_reference(X, y, weights[fold], config, kind, hidden, weights)
         torch.testing.assert_close(logits[p, fold], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_head_on_many_features_is_not_sure_of_labels_that_say_nothing():
+    """Its loss on unseen rows is 2.3; at the full rate it was 69."""
+    X, y, weights = features(n=200, d=8000)
+    y = np.random.default_rng(2).permutation(y)
+    config = HeadConfig(0.03, 0.01, 0.5, 0.0, seed=1)
+    packed = heads.fit(X, y, weights, [config], kind="mlp", hidden_units=64, **RUN | {"epochs": 30})
+    unseen = weights[0] == 0
+    logits = packed.logits(X)[0, 0][torch.tensor(unseen)]
+    assert nn.functional.cross_entropy(logits, torch.tensor(y[unseen])) < 5
 
 
 def assert_same_logits(found, expected):

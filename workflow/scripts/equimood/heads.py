@@ -22,6 +22,11 @@ from equimood.logs import Progress
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 MIN_COLUMNS = 16  # of a matrix product in training
+FULL_RATE_INPUTS = 256
+"""Inputs up to which a layer's weights learn at the full rate; beyond, at one that falls with their
+number. Adam moves every weight by about the rate, so that the output of a layer with n inputs moves
+by n times it: thousands of logits within an epoch where n is ten thousand. Yang et al. 2022 (arXiv
+2203.03466) scale Adam's rate by 1 / n for that reason."""
 CHUNK_FLOATS = 1 << 24  # largest intermediate tensor of a prediction
 
 Kind = Literal["linear", "mlp"]
@@ -386,8 +391,10 @@ class _Pack:
         self.n_steps += 1
         rate = self.learning_rate * (0.5 + 0.5 * math.cos(math.pi * progress))
         for (name, value), gradient in zip(self.parameters.items(), gradients, strict=True):
-            decay = self.weight_decay if name.endswith("weight") else None
-            _adamw(value.data, gradient, *self.moments[name], self.n_steps, rate, decay)
+            is_weight = name.endswith("weight")
+            decay = self.weight_decay if is_weight else None
+            slower = min(1.0, FULL_RATE_INPUTS / value.shape[1]) if is_weight else 1.0
+            _adamw(value.data, gradient, *self.moments[name], self.n_steps, slower * rate, decay)
 
     def trained(self, name: str) -> Tensor:
         """Hand out a parameter (F, inputs, heads, outputs)."""

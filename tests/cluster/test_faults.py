@@ -1,0 +1,101 @@
+"""What goes wrong on a cluster, one at a time: the study finishes, and nothing is done twice.
+
+Minutes each: `make test-cluster` runs them.
+"""
+
+import os
+import signal
+import time
+
+import pytest
+from slurm import wait_for
+
+pytestmark = pytest.mark.faults
+N_TRIALS = 8
+
+
+@pytest.fixture
+def study(new_study, request):
+    """A study whose structures take seconds each."""
+    study = new_study(request.node.name.replace("[", "-").rstrip("]"))
+    study.clone.edit("tests/configs/cluster.yaml", lambda c: c["search"].update(epochs=600))
+    return study
+
+
+def finished(study):
+    """Structures searched so far, in any fold, with the time each was finished."""
+    memos = (study.clone.folder / "state/search").glob("*/*.json")
+    return {memo: memo.stat().st_mtime_ns for memo in memos}
+
+
+def searching(study):
+    """Start the search; wait until some structures are finished and others are not."""
+    snakemake = study.start("search")
+    wait_for(lambda: len(finished(study)) >= 2, "two finished structures", 240)
+    before = finished(study)
+    assert len(before) < 2 * N_TRIALS
+    return snakemake, before
+
+
+def ends_well(study, snakemake, before):
+    text, _ = snakemake.communicate(timeout=600)
+    assert snakemake.returncode == 0, text
+    for fold in ("0", "final"):
+        assert study.trials(fold)["trial"].nunique() == N_TRIALS
+    after = finished(study)
+    assert len(after) == 2 * N_TRIALS
+    assert {memo: after[memo] for memo in before} == before
+    return text
+
+
+def job_of(study, rule):
+    """Id of a running job of a rule, and its nodes."""
+    lines = study.cluster.login.run("squeue", "--noheader", "--format=%i %N %T %k").splitlines()
+    running = [line.split() for line in lines if f"rule_{rule}" in line and "RUNNING" in line]
+    return running[0][0], running[0][1]
+
+
+def test_a_job_that_is_cancelled_goes_on_in_the_next_attempt(study):
+    snakemake, before = searching(study)
+    study.cluster.login.run("scancel", job_of(study, "search_fold")[0])
+    ends_well(study, snakemake, before)
+
+
+def test_a_job_that_is_requeued_goes_on(study):
+    snakemake, before = searching(study)
+    study.cluster.login.run("scontrol", "requeue", job_of(study, "search_fold")[0])
+    ends_well(study, snakemake, before)
+
+
+def test_a_search_out_of_time_saves_itself_and_goes_on(study):
+    before = {}
+    snakemake = study.start("search", "--set-resources", "search_fold:runtime=2")
+    text = ends_well(study, snakemake, before)
+    told = study.cluster.srv.joinpath(study.clone.folder.name)
+    assert "walltime" in text or told.exists()
+
+
+@pytest.mark.parametrize("how", ["power", "network"])
+def test_a_node_that_dies_in_the_search_costs_what_was_not_finished(study, how):
+    snakemake, before = searching(study)
+    last = job_of(study, "search_fold")[1]
+    node = next(n for n in study.cluster.nodes if n.name[-1] == last.rstrip("]")[-1])
+    try:
+        node.kill() if how == "power" else node.set_network("down")
+        ends_well(study, snakemake, before)
+    finally:
+        if how == "network":
+            node.set_network("up")
+            node.kill()
+        node.start()
+        wait_for(lambda: study.cluster.states() == {"idle"}, "the node to be back", 60)
+
+
+def test_a_killed_snakemake_is_started_again_by_the_same_command(study):
+    snakemake, before = searching(study)
+    os.killpg(snakemake.pid, signal.SIGKILL)
+    study.cluster.login.run("pkill", "-KILL", "-f", "snakemake", check=False)
+    snakemake.wait()
+    time.sleep(1)
+    again = study.start("search")
+    ends_well(study, again, before)

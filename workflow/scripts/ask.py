@@ -1,0 +1,84 @@
+"""Say what a study would ask of a cluster, rule by rule, without asking.
+
+    python workflow/scripts/ask.py --profile profiles/slurm --configfile mystudy.yaml
+
+takes Snakemake's own arguments, which decide about resources as they do in a run. Hours are the
+time limits of first attempts: what is asked for, not what will be used.
+"""
+
+import logging
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from snakemake import cli
+from snakemake.logging import logger
+
+RULES = Path(__file__).parents[1] / "rules"
+MANY = 10_000  # cores, or a dry run would cut what a job asks for to those of this machine
+LINE = "{:<18} {:>6} {:>6} {:>6} {:>9} {:>10} {:>10}"
+
+
+class Jobs(logging.Filter):
+    """Notes the jobs of a dry run as Snakemake tells them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, list[Any]] = defaultdict(list)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Note a job; let every line pass."""
+        if hasattr(record, "rule_name") and hasattr(record, "threads"):
+            self.seen[record.rule_name].append((record.threads, record.resources))
+        return True
+
+
+def local_rules() -> set[str]:
+    """Rules that run on the login node."""
+    found: set[str] = set()
+    for file in [RULES.parents[1] / "Snakefile", *RULES.glob("*.smk")]:
+        for block in re.findall(r"^localrules:\n((?: +\w+,\n)+)", file.read_text(), re.MULTILINE):
+            found.update(re.findall(r"\w+", block))
+    return found
+
+
+def main() -> int:
+    """Run Snakemake dry and print a table."""
+    jobs = Jobs()
+    logger.addFilter(jobs)
+    try:
+        cli.main(["--dry-run", "--quiet", "all", "--cores", str(MANY), *sys.argv[1:]])
+    except SystemExit as end:
+        if end.code:
+            return int(end.code)
+    asked = {rule: of for rule, of in jobs.seen.items() if rule not in local_rules()}
+    print(LINE.format("rule", "jobs", "cores", "GPUs", "memory", "core hours", "GPU hours"))
+    total = [0, 0.0, 0.0]
+    for rule, of_rule in asked.items():
+        sums = [len(of_rule), 0.0, 0.0]
+        for threads, resources in of_rule:
+            nodes, hours = resources.get("nodes", 1), resources.get("runtime", 0) / 60
+            gpus = _gpus(resources)
+            sums[1] += nodes * threads * hours
+            sums[2] += gpus * hours
+        memory = f"{resources.get('mem_mb', 0) / 1000:.0f} GB"
+        print(LINE.format(rule, sums[0], nodes * threads, gpus, memory,
+                          f"{sums[1]:.0f}", f"{sums[2]:.0f}"))  # fmt: skip
+        total = [a + b for a, b in zip(total, sums, strict=True)]
+    print(LINE.format("in all", total[0], "", "", "", f"{total[1]:.0f}", f"{total[2]:.0f}"))
+    print("cores, GPUs: of one job; memory: of each of its nodes; hours: at most, by time limits")
+    return 0
+
+
+def _gpus(resources: Any) -> int:
+    """Of a job: ``gpu`` counts for the whole, ``gres`` for each node."""
+    of_node = re.search(r"gpu\D*(\d+)", str(resources.get("gres", "")))
+    if of_node:
+        return resources.get("nodes", 1) * int(of_node[1])
+    return int(resources.get("gpu", 0))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
