@@ -7,6 +7,7 @@ import os
 import signal
 import time
 
+import pandas as pd
 import pytest
 from slurm import wait_for
 
@@ -68,11 +69,10 @@ def test_a_job_that_is_requeued_goes_on(study):
 
 
 def test_a_search_out_of_time_saves_itself_and_goes_on(study):
-    before = {}
     snakemake = study.start("search", "--set-resources", "search_fold:runtime=2")
-    text = ends_well(study, snakemake, before)
-    told = study.cluster.srv.joinpath(study.clone.folder.name)
-    assert "walltime" in text or told.exists()
+    wait_for(lambda: len(finished(study)) >= 2, "two finished structures", 240)
+    text = ends_well(study, snakemake, finished(study))
+    assert "walltime is near: finished work is kept" in text
 
 
 @pytest.mark.parametrize("how", ["power", "network"])
@@ -89,6 +89,26 @@ def test_a_node_that_dies_in_the_search_costs_what_was_not_finished(study, how):
             node.kill()
         node.start()
         wait_for(lambda: study.cluster.states() == {"idle"}, "the node to be back", 60)
+
+
+def test_a_node_that_dies_in_the_explanation_costs_a_batch(study):
+    slow = {"max_images": None, "n_steps": 64, "batch_size": 4}
+    study.clone.edit("tests/configs/cluster.yaml", lambda c: c["explain"].update(slow))
+    study.clone.edit("tests/configs/cluster.yaml", lambda c: c["search"].update(epochs=5))
+    snakemake = study.start("explain")
+    parts = study.clone.folder / "state/explain"
+    wait_for(lambda: len(list(parts.glob("*/*.safetensors"))) >= 3, "three explained batches", 400)
+    before = {part: part.stat().st_mtime_ns for part in parts.glob("*/*.safetensors")}
+    name = job_of(study, "explain_shard")[1]
+    node = next(node for node in study.cluster.nodes if node.name == name)
+    node.kill()
+    text, _ = snakemake.communicate(timeout=600)
+    node.start()
+    assert snakemake.returncode == 0, text
+    judged = pd.read_parquet(study.results / "model/0/predictions.parquet")
+    maps = pd.concat(pd.read_parquet(path) for path in study.results.glob("attributions/*.parquet"))
+    assert maps.loc[maps["model"] == "trained", "photo_id"].nunique() == len(judged)
+    assert {part: part.stat().st_mtime_ns for part in before} == before
 
 
 def test_a_killed_snakemake_is_started_again_by_the_same_command(study):

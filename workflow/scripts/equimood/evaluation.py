@@ -263,10 +263,12 @@ def latex(table: pd.DataFrame) -> str:
     return str(style.format_index(escape="latex", axis=1).to_latex(hrules=True, column_format=form))
 
 
-def with_interval(value: float, low: float | None, high: float | None) -> str:
+def with_interval(value: float, low: float | None, high: float | None, form: str = ".2f") -> str:
     """Print a figure as ``0.72 [0.65, 0.80]``, or alone where it has no interval."""
     bounds = [bound for bound in (low, high) if bound is not None and not np.isnan(bound)]
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]" if len(bounds) == 2 else f"{value:.2f}"
+    if len(bounds) < 2:
+        return f"{value:{form}}"
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def _with_intervals(rows: pd.DataFrame, *columns: str) -> list[str]:

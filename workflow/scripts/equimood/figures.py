@@ -240,7 +240,7 @@ def baselines(metrics: Mapping[str, Any]) -> Figure:
         _unit(axes, METRICS[name])
         for row, predictor in enumerate(order):
             color = BLUE if predictor == "model" else GREY
-            _labelled(axes, found[predictor][name], row, color, "{:.2f}")
+            _labelled(axes, found[predictor][name], row, color)
     panels[0].axvline(metrics["chance"], **_REFERENCE)
     panels[0].annotate(
         "chance", (metrics["chance"], 1), (0, 2), xycoords=("data", "axes fraction"), ha="center",
@@ -250,7 +250,8 @@ def baselines(metrics: Mapping[str, Any]) -> Figure:
     for row, predictor in enumerate(order):
         if predictor != "model":
             lead = found[predictor]["f1_macro"]["difference"]
-            _labelled(panels[2], lead, row, GREEN if lead["value"] > 0 else VERMILION, "{:+.2f}")
+            text = evaluation.with_interval(lead["value"], lead["low"], lead["high"], "+.2f")
+            _labelled(panels[2], lead, row, GREEN if lead["value"] > 0 else VERMILION, text)
     panels[2].set_xlim(min(-0.25, panels[2].dataLim.x0 - 0.05), 1.03)
     panels[2].axvline(0, **_REFERENCE | {"color": INK})
     panels[0].set_yticks(range(len(order)), [PREDICTORS.get(name, name) for name in order])
@@ -388,14 +389,16 @@ def _intervals(
 
 
 def _labelled(
-    axes: Axes, figure: Mapping[str, float | None], row: int, color: str, form: str
+    axes: Axes, figure: Mapping[str, float | None], row: int, color: str, text: str | None = None
 ) -> None:
-    """Draw a figure of metrics.json with its interval and, above it, its value."""
+    """Draw a figure of metrics.json with its interval and, above it, its value or a longer text."""
     numbers = np.array([[figure[key] for key in ("value", "low", "high")]], dtype=float)
+    value = numbers[0, 0]
     _intervals(axes, numbers, np.array([row]), "o", color, None)
+    side = "center" if text is None else "left" if value < 0.4 else "right"  # keeps it inside
     axes.annotate(
-        form.format(figure["value"]), (numbers[0, 0], row), (0, 6), textcoords="offset points",
-        ha="center", va="bottom", fontsize=8.5, weight="bold", color=color,
+        text or f"{value:.2f}", (value, row), (0, 6), textcoords="offset points",
+        ha=side, va="bottom", fontsize=8.5 if text is None else 7.5, weight="bold", color=color,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
     )  # fmt: skip
 
