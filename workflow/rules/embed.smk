@@ -54,6 +54,7 @@ rule embed_shard:
     threads: 2
     resources:
         batch_size=settings.features.batch_size,
+        nodes=1,
         gpu=1,
         mem_mb=attempts(6000),
         runtime=attempts(120),

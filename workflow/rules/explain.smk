@@ -35,6 +35,7 @@ rule explain_shard:
     threads: 1
     resources:
         batch_size=settings.explain.batch_size,
+        nodes=1,
         gpu=1,
         mem_mb=attempts(6000),
         runtime=attempts(240),

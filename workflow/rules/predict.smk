@@ -30,6 +30,7 @@ rule predict_images:
         "../../envs/equimood.yaml"
     threads: 2
     resources:
+        nodes=1,
         gpu=1,
         mem_mb=attempts(6000),
         runtime=attempts(120),

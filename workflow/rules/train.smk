@@ -27,6 +27,7 @@ rule train_fold:
         "../../envs/equimood.yaml"
     threads: 1
     resources:
+        nodes=1,
         gpu=1,
         mem_mb=attempts(6000),
         runtime=attempts(120),
