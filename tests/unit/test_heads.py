@@ -141,6 +141,18 @@ def test_a_head_on_many_features_is_not_sure_of_labels_that_say_nothing():
     assert nn.functional.cross_entropy(logits, torch.tensor(y[unseen])) < 5
 
 
+def test_a_feature_that_hardly_varied_in_training_does_not_decide_alone():
+    X, y, weights = features()
+    X[:, 0] = np.arange(N) == np.flatnonzero(weights[0])[0]  # one training row has it, a little
+    X[:, 0] *= 1e-6
+    packed = heads.fit(X, y, weights, population(3), kind="linear", **RUN)
+    strange = X[:1].copy()
+    strange[0, 0] = 1.0  # a million times as much
+    usual, far = packed.logits(X[:1]), packed.logits(strange)
+    assert (usual - far).abs().max() < 10
+    assert torch.equal(packed.head(0, [1])(torch.tensor(strange))[0], far[1, 0, 0])
+
+
 def assert_same_logits(found, expected):
     """Equal within 1e-5 of the largest logit: with many features Adam makes more of rounding."""
     tolerance = 1e-5 * max(1.0, float(expected.abs().max()))

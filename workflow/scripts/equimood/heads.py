@@ -22,6 +22,10 @@ from equimood.logs import Progress
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 MIN_COLUMNS = 16  # of a matrix product in training
+MAX_DEVIATIONS = 8.0
+"""Largest standardised feature. One that is zero on nearly all training rows, as those behind a
+ReLU often are, has a tiny standard deviation: an unseen row may be thousands of them away, and that
+one feature would decide."""
 FULL_RATE_INPUTS = 256
 """Inputs up to which a layer's weights learn at the full rate; beyond, at one that falls with their
 number. Adam moves every weight by about the rate, so that the output of a layer with n inputs moves
@@ -67,7 +71,7 @@ class Head(nn.Module):
     Parameters
     ----------
     mean, inverse_std : (d,) statistics of the training features; a constant feature has an
-        ``inverse_std`` of 0 and is ignored.
+        ``inverse_std`` of 0 and is ignored, and no feature counts for more than MAX_DEVIATIONS.
     parameters : ``weight`` (1, d, S, C) and ``bias`` (1, 1, S, C) of a linear head; of an MLP also
         ``hidden_weight`` (1, d, S, h) and ``hidden_bias`` (1, 1, S, h), ``weight`` (1, h, S, C).
     """
@@ -90,7 +94,7 @@ class Head(nn.Module):
 
     def forward(self, X: Tensor) -> Tensor:
         """Map features (n, d) to logits (n, C)."""
-        z = (X - self.mean) * self.inverse_std
+        z = _standardised(X, self.mean, self.inverse_std)
         return _logits(dict(self.named_parameters()), z[None])[0].mean(dim=1)
 
 
@@ -151,7 +155,7 @@ class PackedHeads:
         parameters = {name: value[fold : fold + 1] for name, value in self.parameters.items()}
         widest = max(value[0, 0].numel() for value in self.parameters.values())
         for chunk in rows.split(max(1, CHUNK_FLOATS // max(widest, X.shape[1]))):
-            z = (X[chunk] - self.mean[fold]) * self.inverse_std[fold]
+            z = _standardised(X[chunk], self.mean[fold], self.inverse_std[fold])
             yield chunk, _logits(parameters, z[None])[0]
 
 
@@ -210,7 +214,7 @@ def fit(
         ]
         steps = _batches(weights > 0, batch_size, epochs, stream_seed)
         for step, n_steps, rows, valid in steps:
-            z = (X[rows] - mean[:, None]) * inverse_std[:, None]
+            z = _standardised(X[rows], mean[:, None], inverse_std[:, None])
             share = weights.gather(1, rows) * valid / valid.sum(1, keepdim=True).clamp(min=1)
             for pack in packs:
                 pack.step(z, labels[rows], share, step / n_steps)
@@ -272,6 +276,11 @@ def _dense(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Apply P layers to the same input: (F, b, d) with weights (F, d, P, o) gives (F, b, P, o)."""
     flat = torch.baddbmm(bias.flatten(2), z, weight.flatten(2))
     return flat.unflatten(2, weight.shape[2:])
+
+
+def _standardised(X: Tensor, mean: Tensor, inverse_std: Tensor) -> Tensor:
+    """Features in standard deviations of the training rows, at most MAX_DEVIATIONS of them."""
+    return ((X - mean) * inverse_std).clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
 
 
 def _shapes(d: int, n_classes: int, kind: Kind, hidden: int | None) -> dict[str, tuple[int, int]]:
