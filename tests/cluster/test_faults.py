@@ -19,7 +19,7 @@ N_TRIALS = 8
 def study(new_study, request):
     """A study whose structures take seconds each."""
     study = new_study(request.node.name.replace("[", "-").rstrip("]"))
-    study.clone.edit("tests/configs/cluster.yaml", lambda c: c["search"].update(epochs=600))
+    study.clone.edit("tests/configs/cluster.yaml", lambda c: c["search"].update(epochs=4000))
     return study
 
 
