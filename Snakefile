@@ -100,6 +100,7 @@ STARTED = time.time()
 
 
 onstart:
+    runs.take_over(Path(f"{RESULTS}/.slurm-run"), log)
     print(f"Study {settings.study}: results in {RESULTS}/, logs in {RESULTS}/logs/")
 
 

@@ -17,7 +17,7 @@ from snakemake.exceptions import WorkflowError
 SCRIPTS = Path(workflow.basedir) / "workflow/scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from equimood import splits, tables
+from equimood import runs, splits, tables
 from equimood import settings as study_settings
 from equimood.errors import UserError
 
@@ -111,6 +111,7 @@ try:
     FOLDS = study_folds(settings)
     if workflow.is_main_process:  # once, before any job
         check_inputs(settings)
+        ALIVE = runs.hold()
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
