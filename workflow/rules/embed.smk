@@ -45,6 +45,7 @@ rule embed_shard:
         library=library("embed_shard"),
     output:
         features=f"{RESULTS}/features/{{view}}/{{backbone}}/{{shard}}.safetensors",
+        usage=f"{RESULTS}/usage/embed_shard/{{view}}-{{backbone}}-{{shard}}.json",
     log:
         f"{RESULTS}/logs/embed_shard/{{view}}-{{backbone}}-{{shard}}.log",
     benchmark:

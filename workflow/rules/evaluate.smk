@@ -44,6 +44,7 @@ rule evaluate_folds:
         classes=f"{RESULTS}/evaluation/classes.csv",
         classes_latex=f"{RESULTS}/evaluation/classes.tex",
         horses=f"{RESULTS}/evaluation/horses.csv",
+        usage=f"{RESULTS}/usage/evaluate_folds.json",
     log:
         f"{RESULTS}/logs/evaluate_folds.log",
     benchmark:

@@ -26,6 +26,7 @@ rule explain_shard:
     output:
         maps=f"{RESULTS}/attributions/{{shard}}.safetensors",
         scores=f"{RESULTS}/attributions/{{shard}}.parquet",
+        usage=f"{RESULTS}/usage/explain_shard/{{shard}}.json",
     log:
         f"{RESULTS}/logs/explain_shard/{{shard}}.log",
     benchmark:

@@ -22,6 +22,7 @@ checkpoint ingest:
         near_duplicates=f"{RESULTS}/catalogue/near_duplicates.parquet",
         regions=f"{RESULTS}/catalogue/regions.parquet",
         shards=expand(f"{RESULTS}/catalogue/shards/{{shard}}.parquet", shard=SHARDS),
+        usage=f"{RESULTS}/usage/ingest.json",
     log:
         f"{RESULTS}/logs/ingest.log",
     benchmark:

@@ -1,14 +1,16 @@
 """
 Gather figures, tables and the methods paragraph in one archive to open in a browser.
 
-INPUTS   results/{study}/evaluation/, explanation/
+INPUTS   results/{study}/evaluation/, explanation/, usage/
 OUTPUTS  results/{study}/report/methods.html, methods.md, settings.yaml
+         results/{study}/report/efficiency.html, efficiency.csv
          results/{study}/report.zip
 """
 
 
 localrules:
     write_methods,
+    write_efficiency,
     write_report,
 
 
@@ -50,6 +52,52 @@ rule write_methods:
         "../scripts/write_methods.py"
 
 
+# The jobs behind the reported results, in the order of their stages.
+USAGE = {
+    "ingest": [rules.ingest.output.usage],
+    "embed_shard": expand(
+        rules.embed_shard.output.usage,
+        view=settings.searched_views,
+        backbone=settings.searched_backbones,
+        shard=SHARDS,
+    ),
+    "search_fold": expand(rules.search_fold.output.usage, fold=OUTER_FOLDS),
+    "train_fold": expand(rules.train_fold.output.usage, fold=OUTER_FOLDS),
+    "evaluate_folds": [rules.evaluate_folds.output.usage],
+    "explain_shard": expand(rules.explain_shard.output.usage, shard=SHARDS),
+}
+
+
+rule write_efficiency:
+    input:
+        **USAGE,
+        library=library("write_efficiency"),
+    output:
+        html=report(
+            f"{RESULTS}/report/efficiency.html",
+            caption="../report/efficiency.rst",
+            category="5. What it took",
+            labels={"figure": "CPU, memory and GPU time of the jobs"},
+        ),
+        table=f"{RESULTS}/report/efficiency.csv",
+    log:
+        f"{RESULTS}/logs/write_efficiency.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_efficiency.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 1
+    resources:
+        mem_mb=attempts(1000),
+        runtime=attempts(10),
+    params:
+        rules=list(USAGE),
+    message:
+        "Summing what the jobs used"
+    script:
+        "../scripts/write_efficiency.py"
+
+
 REPORTED = [
     *rules.draw_evaluation.output.shown,
     rules.evaluate_folds.output.table,
@@ -58,6 +106,7 @@ REPORTED = [
     rules.draw_explanation.output.sheets,
     rules.draw_explanation.output.panels,
     rules.write_methods.output.html,
+    rules.write_efficiency.output.html,
 ]
 
 

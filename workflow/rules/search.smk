@@ -15,6 +15,7 @@ rule search_fold:
     output:
         trials=f"{RESULTS}/search/{{fold}}/trials.parquet",
         best=f"{RESULTS}/search/{{fold}}/best.yaml",
+        usage=f"{RESULTS}/usage/search_fold/{{fold}}.json",
     log:
         f"{RESULTS}/logs/search_fold/{{fold}}.log",
     benchmark:

@@ -19,6 +19,7 @@ rule train_fold:
         weights=f"{RESULTS}/model/{{fold}}/weights.safetensors",
         card=f"{RESULTS}/model/{{fold}}/card.yaml",
         predictions=f"{RESULTS}/model/{{fold}}/predictions.parquet",
+        usage=f"{RESULTS}/usage/train_fold/{{fold}}.json",
     log:
         f"{RESULTS}/logs/train_fold/{{fold}}.log",
     benchmark:

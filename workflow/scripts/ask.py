@@ -13,6 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from equimood import usage
 from snakemake import cli
 from snakemake.logging import logger
 
@@ -22,17 +23,17 @@ LINE = "{:<18} {:>6} {:>6} {:>6} {:>9} {:>10} {:>10}"
 
 
 class Jobs(logging.Filter):
-    """Notes the jobs of a dry run as Snakemake tells them."""
+    """Notes the jobs of a dry run as Snakemake tells them, and hides all but what is wrong."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: dict[str, list[Any]] = defaultdict(list)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Note a job; let every line pass."""
+        """Note a job; let warnings and errors pass."""
         if hasattr(record, "rule_name") and hasattr(record, "threads"):
             self.seen[record.rule_name].append((record.threads, record.resources))
-        return True
+        return record.levelno >= logging.WARNING
 
 
 def local_rules() -> set[str]:
@@ -60,7 +61,7 @@ def main() -> int:
         sums = [len(of_rule), 0.0, 0.0]
         for threads, resources in of_rule:
             nodes, hours = resources.get("nodes", 1), resources.get("runtime", 0) / 60
-            gpus = _gpus(resources)
+            gpus = usage.gpus_asked(resources)
             sums[1] += nodes * threads * hours
             sums[2] += gpus * hours
         memory = f"{resources.get('mem_mb', 0) / 1000:.0f} GB"
@@ -70,14 +71,6 @@ def main() -> int:
     print(LINE.format("in all", total[0], "", "", "", f"{total[1]:.0f}", f"{total[2]:.0f}"))
     print("cores, GPUs: of one job; memory: of each of its nodes; hours: at most, by time limits")
     return 0
-
-
-def _gpus(resources: Any) -> int:
-    """Of a job: ``gpu`` counts for the whole, ``gres`` for each node."""
-    of_node = re.search(r"gpu\D*(\d+)", str(resources.get("gres", "")))
-    if of_node:
-        return resources.get("nodes", 1) * int(of_node[1])
-    return int(resources.get("gpu", 0))
 
 
 if __name__ == "__main__":

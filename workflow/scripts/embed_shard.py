@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from equimood import backbones, cluster, devices, features, files, logs, tables
+from equimood import backbones, cluster, devices, features, files, logs, tables, usage
 
 logs.start(snakemake.log[0])
+usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
 cluster.end_in_time()
 devices.use_threads(snakemake.threads)
 shard = tables.read(snakemake.input.shard)

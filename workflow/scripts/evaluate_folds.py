@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from equimood import baselines, evaluation, features, files, logs, search, tables
+from equimood import baselines, evaluation, features, files, logs, search, tables, usage
 from equimood.settings import Evaluate
 
 logs.start(snakemake.log[0])
+usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
 params = snakemake.params
 classes, options = params.classes, Evaluate(**params.evaluate)
 predictions = tables.concatenated(snakemake.input.predictions)

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from equimood import attribution, cluster, devices, files, logs, models, tables
+from equimood import attribution, cluster, devices, files, logs, models, tables, usage
 from equimood.settings import Explain
 
 logs.start(snakemake.log[0])
+usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
 cluster.end_in_time()
 devices.use_threads(snakemake.threads)
 params, device = snakemake.params, devices.choose()

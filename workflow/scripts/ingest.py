@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pandas as pd
-from equimood import catalogue, cluster, files, logs, tables
+from equimood import catalogue, cluster, files, logs, tables, usage
 from equimood.settings import Ingest, View
 
 logs.start(snakemake.log[0])
+usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
 cluster.end_in_time()
 params = snakemake.params
 annotations = tables.read_annotations(snakemake.input.annotations, params.classes, params.columns)

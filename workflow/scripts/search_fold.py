@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from equimood import cluster, features, files, logs, search, tables
+from equimood import cluster, features, files, logs, search, tables, usage
 from equimood.settings import Backbone, Search
 
 logs.start(snakemake.log[0])
+usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
 cluster.end_in_time()
 params, resources = snakemake.params, snakemake.resources
 options = Search(**params.search)

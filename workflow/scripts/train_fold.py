@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from equimood import devices, features, files, logs, models, search, tables, training
+from equimood import devices, features, files, logs, models, search, tables, training, usage
 from equimood.settings import Train
 
 logs.start(snakemake.log[0])
+usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
 devices.use_threads(snakemake.threads)
 devices.deterministic(snakemake.params.seed)
 params = snakemake.params

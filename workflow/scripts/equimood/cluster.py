@@ -17,10 +17,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from equimood import usage
 from equimood.errors import UserError
 from equimood.files import STATE, read_json, write_json
 from equimood.logs import log
@@ -150,6 +151,8 @@ def ray_across(nodes: Nodes) -> Iterator[str]:
         with suppress(subprocess.TimeoutExpired):
             step.wait(2 * END_S)
         step.terminate()
+        for used in meeting.glob("used-*.json"):
+            usage.add(usage.Used(**read_json(used)), here=used.stem == "used-0000")
         shutil.rmtree(meeting, ignore_errors=True)
 
 
@@ -180,6 +183,7 @@ def run_node(meeting: Path, cpus: int, memory_mb: int) -> None:
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(meeting / "token"),
     }  # fmt: skip
     head = meeting / "head.json"
+    meter = usage.Meter()
     with ray_folder() as folder:
         role = ["--head", "--port=0", "--include-dashboard=false"]
         if rank:
@@ -208,6 +212,7 @@ def run_node(meeting: Path, cpus: int, memory_mb: int) -> None:
             ray.terminate()
             with suppress(subprocess.TimeoutExpired):
                 ray.wait(END_S)
+            write_json(meeting / f"used-{rank:04d}.json", asdict(meter.read()))
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ class Ingest(Section):
     """Which files make the catalogue."""
 
     shards: int = Field(4, ge=1, le=100)
-    """Parts in which images are embedded and explained: about one per 20,000 images."""
+    """Parts in which images are embedded and explained: about one per 50,000 images."""
     min_side_px: int = Field(32, ge=1)
     """Pictures with a shorter side are refused."""
     max_pixels: int = Field(120_000_000, ge=1)

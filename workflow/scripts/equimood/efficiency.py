@@ -1,0 +1,89 @@
+"""What the jobs behind a study's results used of what they asked for, as a table."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from equimood.files import read_json
+
+_PAGE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>What the jobs used</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem; color: #222; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #ddd; }
+td { white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+tr:last-child td { border-top: 2px solid #222; font-weight: 600; }
+</style>
+</head>
+<body>
+<table>
+<thead><tr><th>rule</th><th>jobs</th><th>run time</th><th>CPU time</th><th>of asked cores</th>
+<th>peak memory</th><th>of asked memory</th><th>GPU time held</th></tr></thead>
+<tbody>
+{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody>
+</table>
+</body>
+</html>
+""")
+
+
+def summarise(files: Mapping[str, Sequence[str | Path]]) -> pd.DataFrame:
+    """Sum over the jobs of each rule, and over all.
+
+    Parameters
+    ----------
+    files : rule -> what :func:`equimood.usage.record` wrote of its jobs.
+
+    Returns
+    -------
+    rule, jobs, hours, core_hours (asked for), cpu_hours (used), cpu_share, peak_mb and memory_share
+    (of the job that came nearest to what it asked for), gpu_hours (held).
+    """
+    rows = []
+    for rule, of_rule in files.items():
+        jobs = pd.DataFrame([read_json(path) for path in of_rule])
+        shares = jobs["peak_mb"] / jobs["memory_mb"]
+        rows.append({
+            "rule": rule,
+            "jobs": len(jobs),
+            "hours": jobs["wall_s"].sum() / 3600,
+            "core_hours": (jobs["wall_s"] * jobs["cores"]).sum() / 3600,
+            "cpu_hours": jobs["cpu_s"].sum() / 3600,
+            "peak_mb": jobs["peak_mb"].iloc[shares.argmax()],
+            "memory_share": shares.max(),
+            "gpu_hours": (jobs["wall_s"] * jobs["gpus"]).sum() / 3600,
+        })  # fmt: skip
+    table = pd.DataFrame(rows)
+    summed = table[["jobs", "hours", "core_hours", "cpu_hours", "gpu_hours"]].sum()
+    table.loc[len(table)] = {"rule": "in all", **summed}
+    table.insert(5, "cpu_share", table["cpu_hours"] / table["core_hours"])
+    return table.astype({"jobs": int})
+
+
+def as_html(table: pd.DataFrame) -> str:
+    """Return the table as a page of its own."""
+    return _PAGE.render(rows=[
+        (
+            row["rule"], row["jobs"], _time(row["hours"]), _time(row["cpu_hours"]),
+            f"{row['cpu_share']:.0%}",
+            "" if np.isnan(row["peak_mb"]) else f"{row['peak_mb'] / 1000:.1f} GB",
+            "" if np.isnan(row["memory_share"]) else f"{row['memory_share']:.0%}",
+            _time(row["gpu_hours"]) if row["gpu_hours"] else "none",
+        )
+        for row in table.to_dict("records")
+    ])  # fmt: skip
+
+
+def _time(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.0f} s"
