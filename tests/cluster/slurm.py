@@ -22,6 +22,7 @@ from clone import Clone, Ran
 NETWORK = "10.77.0"
 PROGRAMS = {
     "slurmctld": "slurm-wlm", "slurmd": "slurm-wlm", "munged": "munge", "ip": "iproute2",
+    "slurmdbd": "slurmdbd", "mariadbd": "mariadb-server",
 }  # fmt: skip
 SLURM_CONF = """
 ClusterName=equimood
@@ -42,10 +43,29 @@ ReturnToService=2
 SlurmdTimeout=10
 KillWait=10
 MinJobAge=3600
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 NodeName=node[1-{n_nodes}] NodeAddr={network}.1[1-{n_nodes}] CPUs=4 RealMemory=8000 Gres=gpu:2
-PartitionName=main Nodes=ALL Default=YES MaxTime=1440 State=UP
+PartitionName=main Nodes=ALL Default=YES MaxTime=1440 State=UP PreemptMode=REQUEUE
+PartitionName=spare Nodes=ALL MaxTime=1440 State=UP PreemptMode=CANCEL
+PartitionName=urgent Nodes=ALL MaxTime=1440 State=UP PriorityTier=9 PreemptMode=OFF
 """
 GRES_CONF = "Name=gpu File=/run/gpu[0-1]\n"
+NO_ACCOUNTING = "JobAcctGatherType=jobacct_gather/none\n"
+ACCOUNTING_CONF = """
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=1
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=login
+AccountingStoreFlags=job_comment
+"""
+SLURMDBD_CONF = """
+DbdHost=login
+SlurmUser=root
+PidFile=/run/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageUser=root
+"""
 CGROUP_CONF = "CgroupPlugin=cgroup/v1\n"  # not used, but else slurmd looks for a mounted one
 INIT = """
 set -e
@@ -61,16 +81,30 @@ mkdir -p /run/munge /run/slurm /run/slurmd
 for gpu in 0 1; do mknod /run/gpu$gpu c 195 $gpu; done
 munged --force --key-file=/etc/slurm/munge.key --socket=/run/munge/munge.socket.2 \
     --pid-file=/run/munge/pid --log-file=/run/munge/log --seed-file=/run/munge/seed
+{first}
 {daemon} -D >/srv/slurm/{name}.log 2>&1 &
 wait
+"""
+START_ACCOUNTING = """
+mkdir -p /run/mysqld
+{
+    mariadb-install-db --no-defaults --user=root --datadir=/tmp/db \\
+        --auth-root-authentication-method=normal
+    mariadbd --no-defaults --user=root --datadir=/tmp/db --skip-networking \\
+        --socket=/run/mysqld/mysqld.sock &
+    until mariadb-admin --no-defaults ping; do sleep 0.2; done
+    slurmdbd -D &
+    until sacctmgr --noheader show cluster; do sleep 0.2; done
+} >/srv/slurm/accounting.log 2>&1
 """
 
 
 class Host:
     """A host: a process tree with namespaces of its own."""
 
-    def __init__(self, name: str, address: str, daemon: str, base: Path, tag: str):
+    def __init__(self, name: str, address: str, daemon: str, base: Path, tag: str, first: str = ""):
         self.name, self.address, self.daemon, self.base = name, address, daemon, base
+        self.first = first  # commands before the daemon
         self.netns = f"{tag}-{name}"
         self.init: subprocess.Popen | None = None
 
@@ -83,7 +117,9 @@ class Host:
         if prefix.is_relative_to("/tmp"):  # else the host's own /tmp would hide it
             place = own_tmp / prefix.relative_to("/tmp")
             software = f"mkdir -p {place}; mount --bind {prefix} {place}"
-        script = INIT.format(name=self.name, base=self.base, daemon=self.daemon, software=software)
+        script = INIT.format(
+            name=self.name, base=self.base, daemon=self.daemon, software=software, first=self.first
+        )
         self.init = subprocess.Popen(
             ["ip", "netns", "exec", self.netns, "unshare", "--mount", "--uts", "--ipc", "--pid",
              "--fork", "--mount-proc", "bash", "-c", script],
@@ -138,10 +174,11 @@ class Host:
 class Cluster:
     """Login host and compute hosts, from ``with`` to its end."""
 
-    def __init__(self, base: Path, n_nodes: int = 3):
+    def __init__(self, base: Path, n_nodes: int = 3, accounting: bool = False):
         self.base, self.tag = base, f"eq{uuid.uuid4().hex[:6]}"
-        self.srv = base / "srv"
-        self.login = Host("login", f"{NETWORK}.1", "slurmctld", base, self.tag)
+        self.srv, self.accounting = base / "srv", accounting
+        first = START_ACCOUNTING if accounting else ""
+        self.login = Host("login", f"{NETWORK}.1", "slurmctld", base, self.tag, first)
         self.nodes = [
             Host(f"node{i}", f"{NETWORK}.1{i}", "slurmd", base, self.tag)
             for i in range(1, n_nodes + 1)
@@ -153,7 +190,10 @@ class Cluster:
         for folder in ("slurm", "home"):
             (self.srv / folder).mkdir(parents=True)
         conf = SLURM_CONF.format(n_nodes=len(self.nodes), network=NETWORK)
+        conf = conf.replace(NO_ACCOUNTING, ACCOUNTING_CONF) if self.accounting else conf
         (self.srv / "slurm/slurm.conf").write_text(conf)
+        (self.srv / "slurm/slurmdbd.conf").write_text(SLURMDBD_CONF)
+        (self.srv / "slurm/slurmdbd.conf").chmod(0o600)
         (self.srv / "slurm/gres.conf").write_text(GRES_CONF)
         (self.srv / "slurm/cgroup.conf").write_text(CGROUP_CONF)
         key = self.srv / "slurm/munge.key"

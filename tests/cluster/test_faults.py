@@ -68,8 +68,41 @@ def test_a_job_that_is_requeued_goes_on(study):
     ends_well(study, snakemake, before)
 
 
+def preempt(study, seen):
+    """Take all nodes for a moment, as somebody with more rights does; wait until SLURM says so."""
+    login, job = study.cluster.login, job_of(study, "search_fold")[0]
+    login.run("sbatch", "--partition=urgent", "--nodes=3", "--exclusive", "--wrap=srun sleep 10")
+    wait_for(lambda: seen in login.run("scontrol", "show", "job", job), f"{seen} of job {job}", 60)
+
+
+def test_a_job_that_is_preempted_is_requeued_and_goes_on(study):
+    snakemake, before = searching(study)
+    preempt(study, "Restarts=1")
+    ends_well(study, snakemake, before)
+
+
+def test_a_job_that_is_preempted_for_good_goes_on_by_the_command_of_the_docs(study):
+    study.clone.edit(
+        "tests/cluster/site/config.yaml",
+        lambda site: site.update({"default-resources": ["slurm_partition=spare", "mem_mb=2000"]}),
+    )
+    snakemake, before = searching(study)
+    preempt(study, "JobState=PREEMPTED")
+    docs = (study.clone.folder / "docs/cluster.md").read_text()
+    command = next(
+        line.strip() for line in docs.splitlines() if "PREEMPTED" in line and "|" in line
+    )
+    study.cluster.login.run("bash", "-c", command)
+    ends_well(study, snakemake, before)
+
+
 def test_a_search_out_of_time_saves_itself_and_goes_on(study):
-    snakemake = study.start("search", "--set-resources", "search_fold:runtime=2")
+    study.clone.edit(
+        "tests/cluster/site/config.yaml",
+        lambda site: site["set-resources"].append("search_fold:runtime=2"),
+    )
+    study.clone.edit("tests/configs/cluster.yaml", lambda c: c["search"].update(epochs=9000))
+    snakemake = study.start("search", "--jobs", "1")
     wait_for(lambda: len(finished(study)) >= 2, "two finished structures", 240)
     text = ends_well(study, snakemake, finished(study))
     assert "walltime is near: finished work is kept" in text
@@ -118,4 +151,5 @@ def test_a_killed_snakemake_is_started_again_by_the_same_command(study):
     snakemake.wait()
     time.sleep(1)
     again = study.start("search")
-    ends_well(study, again, before)
+    text = ends_well(study, again, before)
+    assert "of a run that was killed are cancelled" in text

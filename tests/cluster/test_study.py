@@ -61,6 +61,22 @@ def test_the_results_are_those_of_one_machine(study, ran, new_study):
     pd.testing.assert_frame_equal(own, other)
 
 
+def test_the_report_says_what_the_jobs_used_on_all_nodes(study, ran):
+    table = pd.read_csv(study.results / "report/efficiency.csv", index_col="rule")
+    search = table.loc["search_fold"]
+    assert search["core_hours"] == pytest.approx(4 * search["hours"])  # 2 nodes of 2 cores
+    assert search["gpu_hours"] == pytest.approx(4 * search["hours"])
+    trained = study.trials("0").groupby("trial")["cost_s"].first().sum() / 3600
+    assert search["cpu_hours"] > 0.5 * trained  # in Ray's step, of which the driver sees nothing
+    assert table.loc["in all", "jobs"] == 1 + 4 + 1 + 1 + 1 + 2
+    assert (table["memory_share"].dropna() < 1).all()
+
+
+def test_the_graph_is_drawn_on_the_login_node(study, ran):
+    drawn = study.snakemake("--rulegraph", "mermaid-js")
+    assert drawn.code == 0 and "search_fold" in drawn.text
+
+
 def test_an_explanation_setting_explains_again_and_nothing_else(study, ran):
     study.clone.edit("tests/configs/cluster.yaml", lambda c: c["explain"].update(n_steps=6))
     again = study.snakemake("explain")
