@@ -190,6 +190,44 @@ def test_rounds_that_bound_memory_change_nothing():
     assert_same_logits(rounds.logits(X), together.logits(X))
 
 
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [0.2, 0.5, 0.95])
+@pytest.mark.parametrize("memory_mb", [4, 1024])
+def test_a_training_that_is_killed_goes_on_to_the_same_bits(at, memory_mb, tmp_path, monkeypatch):
+    """It was kept in rounds of 4 heads; with other memory it finishes what it had begun first."""
+    monkeypatch.setattr(heads, "KEEP_EVERY_S", 0.02)
+    X, y, weights = features(d=2000)
+    how = {"configs": population(9), "kind": "mlp", "hidden_units": 8, "memory_mb": 4, **RUN}
+    whole = heads.fit(X, y, weights, **how).logits(X)
+
+    def kill(done, total):
+        if done >= at * total:
+            raise Killed
+
+    kept = tmp_path / "kept.safetensors"
+    with pytest.raises(Killed):
+        heads.fit(X, y, weights, **how, kept=kept, progress=kill)
+    again = []
+    how["memory_mb"] = memory_mb
+    packed = heads.fit(X, y, weights, **how, kept=kept, progress=lambda done, _: again.append(done))
+    assert len(again) < 3 * RUN["epochs"] * math.ceil((weights > 0).sum(1).max() / 16)
+    if memory_mb == 4:
+        assert torch.equal(packed.logits(X), whole)
+    assert_same_logits(packed.logits(X), whole)
+    once_more = []
+    heads.fit(X, y, weights, **how, kept=kept, progress=lambda *told: once_more.append(told))
+    assert not once_more
+
+
+def test_a_training_of_less_than_a_minute_writes_nothing(tmp_path):
+    X, y, weights = features()
+    heads.fit(X, y, weights, population(3), kind="linear", kept=tmp_path / "kept", **RUN)
+    assert not (tmp_path / "kept").exists()
+
+
 def test_the_same_call_twice_gives_the_same_bits():
     X, y, weights = features()
     first, second = (heads.fit(X, y, weights, population(6), kind="linear", **RUN).logits(X)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,9 +23,15 @@ def study(tmp_path_factory):
     return make_study(tmp_path_factory.mktemp("training"))
 
 
-def train(study, best=BEST, **options):
+@pytest.fixture(autouse=True)
+def in_own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def train(study, best=BEST, progress=None, **options):
     options = settings.Train(**{"seeds": 2, **options})
-    return training.train(*study, best, options, CLASSES, **RUN)
+    record = Path("record")
+    return training.train(*study, best, options, CLASSES, **RUN, record=record, progress=progress)
 
 
 def by_hand(study, trained_on):
@@ -128,3 +135,29 @@ def test_the_final_model_judges_nobody(study):
     found = training.predict(photos, final, files, BEST, trained, CLASSES)
     assert found.empty and {f"p_{name}" for name in CLASSES} <= set(found)
     assert isinstance(found, pd.DataFrame)
+
+
+@pytest.mark.parametrize("fits", [1, 2])
+def test_a_training_that_is_killed_goes_on_to_the_same_head(study, fits, monkeypatch):
+    """Killed in the first fit, of all horses, or in the second, which calibrates."""
+    undisturbed = train(study)
+    monkeypatch.setattr(heads, "KEEP_EVERY_S", 0.0)
+    ended = 0
+
+    def kill(done, total):
+        nonlocal ended
+        if ended == fits - 1 and done > total / 2:
+            raise InterruptedError
+        ended += done == total
+
+    with pytest.raises(InterruptedError):
+        train(study, progress=kill)
+    resumed = []
+    trained = train(study, progress=lambda done, total: resumed.append((done, total)))
+    steps = {total for _, total in resumed}  # of each fit that was not over
+    assert len(steps) == 3 - fits and len(resumed) < sum(steps)
+    assert trained.facts == undisturbed.facts and trained.temperature == undisturbed.temperature
+    for name, value in undisturbed.head.state_dict().items():
+        assert torch.equal(trained.head.state_dict()[name], value), name
+    (state,) = Path("state/train").iterdir()
+    assert Path("record", f"train-{state.name}").exists()

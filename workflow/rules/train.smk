@@ -38,6 +38,7 @@ rule train_fold:
             name: getattr(settings.search, name) for name in ("epochs", "batch_size")
         },
         views=settings.searched_views,
+        record=f"{STATE_RECORD}/train_fold/{{fold}}",
         classes=settings.data.classes,
         seed=settings.seed,
     message:

@@ -2,11 +2,23 @@
 
 from pathlib import Path
 
-from equimood import devices, features, files, logs, models, search, tables, training, usage
+from equimood import (
+    cluster,
+    devices,
+    features,
+    files,
+    logs,
+    models,
+    search,
+    tables,
+    training,
+    usage,
+)
 from equimood.settings import Train
 
 logs.start(snakemake.log[0])
 usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
+cluster.end_in_time()
 devices.use_threads(snakemake.threads)
 devices.deterministic(snakemake.params.seed)
 params = snakemake.params
@@ -18,6 +30,7 @@ shards = snakemake.input.features
 trained = training.train(
     photos, splits, shards, best, Train(**params.train), params.classes,
     **params.optimiser, seed=params.seed,
+    record=files.new_record(params.record), progress=logs.progress("steps"),
 )  # fmt: skip
 cards = map(files.read_yaml, snakemake.input.backbones)
 models.save(

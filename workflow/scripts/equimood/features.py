@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -278,6 +278,26 @@ def write_shard(path: Path, embedded: Embedded) -> None:
 def read_card(shard: Any) -> dict[str, Any]:
     """Say what an open shard's features are made with: fingerprint of the backbone, version."""
     return dict(json.loads(shard.metadata()["card"]))
+
+
+def digests(
+    feature_files: Sequence[Path], photos: pd.DataFrame, pairs: Iterable[tuple[str, str]]
+) -> dict[str, str]:
+    """Digest, per view/backbone of ``pairs``, of the images and of what made their features."""
+    made_with: dict[str, set[str]] = {}
+    for path in map(Path, feature_files):
+        with safe_open(path, framework="np") as opened:
+            card = read_card(opened)
+            made_of = [card["fingerprint"], str(card["embed_version"])]
+            made_of += sorted({opened.get_slice(name).get_dtype() for name in opened.keys()})  # noqa: SIM118
+        pair = f"{path.parent.parent.name}/{path.parent.name}"
+        made_with.setdefault(pair, set()).add(" ".join(made_of))
+    return {
+        f"{view}/{backbone}": digest(
+            photos[f"image_{view}"].tolist(), sorted(made_with.get(f"{view}/{backbone}", ()))
+        )
+        for view, backbone in pairs
+    }
 
 
 def matrix(

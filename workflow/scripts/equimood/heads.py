@@ -7,16 +7,22 @@ et al. 2023, arXiv 2304.07193) trains its linear evaluation in the same spirit.
 """
 
 import itertools
+import json
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from equimood.errors import UserError
+from equimood.files import written_whole
 from equimood.logs import Progress
 
 BETAS = (0.9, 0.999)
@@ -31,6 +37,7 @@ FULL_RATE_INPUTS = 256
 number. Adam moves every weight by about the rate, so that the output of a layer with n inputs moves
 by n times it: thousands of logits within an epoch where n is ten thousand. Yang et al. 2022 (arXiv
 2203.03466) scale Adam's rate by 1 / n for that reason."""
+KEEP_EVERY_S = 60.0
 CHUNK_FLOATS = 1 << 24  # largest intermediate tensor of a prediction
 
 Kind = Literal["linear", "mlp"]
@@ -173,6 +180,7 @@ def fit(
     device: torch.device | str = "cpu",
     stream_seed: int = 0,
     memory_mb: int = 1024,
+    kept: Path | None = None,
     progress: Progress | None = None,
 ) -> PackedHeads:
     """Train every configuration on every fold; a head is the same whatever it is packed with.
@@ -192,6 +200,8 @@ def fit(
     epochs, batch_size : passes over the rows; an epoch is cut into equal batches of at most this.
     stream_seed : seed of the order of rows.
     memory_mb : heads that would need more together are trained in several rounds.
+    kept : file, named by the caller after all that the training depends on, in which one that takes
+        longer than a minute keeps itself; from there it goes on to the same heads.
     """
     X = torch.as_tensor(X, device=device)
     labels = torch.tensor(y, device=device, dtype=torch.long)
@@ -204,29 +214,31 @@ def fit(
     floats = len(weights) * (6 * n_parameters + 4 * batch_size * units)  # weights, moments, …
     at_once = max(1, (memory_mb << 20) // (4 * floats))
     order = sorted(range(len(configs)), key=lambda p: _noise(configs[p]))
-    rounds = [order[start : start + at_once] for start in range(0, len(order), at_once)]
+    training = _Training(kept, X.device)
+    left = [p for p in order if p not in {*training.done, *training.begun}]
+    rounds = [left[start : start + at_once] for start in range(0, len(left), at_once)]
+    rounds = [training.begun, *rounds] if training.begun else rounds
 
-    trained: list[_Pack] = []
-    for done, of_round in enumerate(rounds):
+    for number, of_round in enumerate(rounds):
         packs = [
             _Pack([configs[p] for p in pack], shapes, len(weights), X.device)
             for _, pack in itertools.groupby(of_round, key=lambda p: _noise(configs[p]))
         ]
-        steps = _batches(weights > 0, batch_size, epochs, stream_seed)
-        for step, n_steps, rows, valid in steps:
+        first = training.begin(of_round, packs)
+        for step, n_steps, rows, valid in _batches(weights > 0, batch_size, epochs, stream_seed):
+            if step < first:
+                continue
             z = _standardised(X[rows], mean[:, None], inverse_std[:, None])
             share = weights.gather(1, rows) * valid / valid.sum(1, keepdim=True).clamp(min=1)
             for pack in packs:
                 pack.step(z, labels[rows], share, step / n_steps)
+            training.keep(packs, step + 1)
             if progress:
-                progress(done * n_steps + step + 1, len(rounds) * n_steps)
-        trained += packs
+                progress(number * n_steps + step + 1, len(rounds) * n_steps)
+        training.end(packs)
 
-    back = torch.as_tensor(np.argsort(order), device=device)
-    parameters = {
-        name: torch.cat([pack.trained(name) for pack in trained], dim=2)[:, :, back]
-        for name in shapes
-    }
+    back = torch.as_tensor(np.argsort(training.done), device=device)
+    parameters = {name: value[:, :, back].to(device) for name, value in training.trained.items()}
     return PackedHeads(tuple(configs), parameters, mean, inverse_std)
 
 
@@ -405,9 +417,20 @@ class _Pack:
             slower = min(1.0, FULL_RATE_INPUTS / value.shape[1]) if is_weight else 1.0
             _adamw(value.data, gradient, *self.moments[name], self.n_steps, slower * rate, decay)
 
-    def trained(self, name: str) -> Tensor:
-        """Hand out a parameter (F, inputs, heads, outputs)."""
-        return self.parameters[name].detach()[:, :, : self.n_heads]
+    def trained(self) -> dict[str, Tensor]:
+        """Hand out the parameters (F, inputs, heads, outputs)."""
+        return {
+            name: value.detach()[:, :, : self.n_heads] for name, value in self.parameters.items()
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors that a step changes, by name."""
+        moments = {
+            f"{which} of {name}": moment
+            for name, pair in self.moments.items()
+            for which, moment in zip(("first", "second"), pair, strict=True)
+        }
+        return {**{name: value.detach() for name, value in self.parameters.items()}, **moments}
 
     def _keep(self, z: Tensor) -> Tensor | None:
         if not self.dropout:
@@ -416,6 +439,84 @@ class _Pack:
         units = z.shape[-1] if hidden is None else hidden.shape[-1]
         noise = torch.rand((z.shape[1], units), generator=self.noise, device=z.device)
         return (noise >= self.dropout) / (1 - self.dropout)
+
+
+class _Training:
+    """Which heads are trained and which are begun; kept in a file while that takes long."""
+
+    def __init__(self, path: Path | None, device: torch.device):
+        self.path, self.device = path, device
+        self.done: list[int] = []
+        self.begun: list[int] = []
+        self.trained: dict[str, Tensor] = {}
+        self._begun_state: dict[str, Tensor] = {}
+        self._begun_steps = 0
+        self._next_s = time.monotonic() + KEEP_EVERY_S
+        if path and path.exists():
+            with safe_open(path, framework="pt") as opened:
+                told = json.loads(opened.metadata()["training"])
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            if told["device"] != device.type:  # whose dropout noise is another
+                return
+            self.done, self.begun, self._begun_steps = told["done"], told["begun"], told["steps"]
+            self.trained = _named(tensors, "done")
+            self._begun_state = _named(tensors, "begun")
+
+    def begin(self, heads: list[int], packs: Sequence[_Pack]) -> int:
+        """Take up a round of heads, from where it was kept if it was; its number of steps done."""
+        steps, self.begun, self._begun_steps = self._begun_steps, heads, 0
+        if steps:
+            for i, pack in enumerate(packs):
+                for name, value in pack.state().items():
+                    value.copy_(self._begun_state[f"{i}/{name}"])
+                pack.noise.set_state(self._begun_state[f"{i}/noise"])
+                pack.n_steps = steps
+            self._begun_state = {}
+        return steps
+
+    def keep(self, packs: Sequence[_Pack], steps: int) -> None:
+        """Write, if it is time to: once a minute, for at most a twentieth of the time."""
+        if not self.path or (began := time.monotonic()) < self._next_s:
+            return
+        states = {
+            f"{i}/{name}": value
+            for i, pack in enumerate(packs)
+            for name, value in {**pack.state(), "noise": pack.noise.get_state()}.items()
+        }
+        self._write(states, steps)
+        took_s = time.monotonic() - began
+        self._next_s = time.monotonic() + max(KEEP_EVERY_S, 20 * took_s)
+
+    def end(self, packs: Sequence[_Pack]) -> None:
+        """Count the round's heads among the trained."""
+        for name in packs[0].parameters:
+            before = [self.trained[name]] if self.done else []
+            values = [*before, *(pack.trained()[name] for pack in packs)]
+            self.trained[name] = torch.cat([value.to(self.device) for value in values], dim=2)
+        self.done, self.begun = self.done + self.begun, []
+        if self.path and self.path.exists():
+            self._write({}, 0)
+
+    def _write(self, states: Mapping[str, Tensor], steps: int) -> None:
+        assert self.path
+        told = {
+            "done": self.done, "begun": self.begun, "steps": steps, "device": self.device.type,
+        }  # fmt: skip
+        tensors = {
+            **{f"done/{name}": value for name, value in self.trained.items()},
+            **{f"begun/{name}": value for name, value in states.items()},
+        }
+        with written_whole(self.path) as aside:
+            save_file(
+                {name: value.contiguous().cpu() for name, value in tensors.items()},
+                aside,
+                metadata={"training": json.dumps(told)},
+            )
+
+
+def _named(tensors: Mapping[str, Tensor], folder: str) -> dict[str, Tensor]:
+    inside = f"{folder}/"
+    return {n.removeprefix(inside): value for n, value in tensors.items() if n.startswith(inside)}
 
 
 def _initial(

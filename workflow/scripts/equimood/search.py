@@ -24,7 +24,6 @@ import optuna
 import pandas as pd
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from safetensors import safe_open
 from torch import Tensor
 
 from equimood import cluster, devices, features, heads, settings, tables
@@ -98,6 +97,10 @@ class Task:
         """File that remembers what this structure scored, named by all that it depends on."""
         stored = [self.stored[f"{view}/{structure.backbone}"] for view in structure.views]
         return self.folder / f"{digest(asdict(structure), stored)}.json"
+
+    def kept(self, structure: Structure) -> Path:
+        """File in which a structure that trains for minutes is kept."""
+        return self.memo(structure).with_suffix(".safetensors")
 
 
 def dimensions(search: settings.Search, backbones: Mapping[str, settings.Backbone]) -> Space:
@@ -231,7 +234,7 @@ def scores(task: Task, structure: Structure) -> np.ndarray:
         kind=structure.head, hidden_units=structure.hidden_units,
         epochs=task.search.epochs, batch_size=task.search.batch_size,
         n_classes=task.n_classes, device=device, stream_seed=task.seed,
-        memory_mb=task.memory_mb,
+        memory_mb=task.memory_mb, kept=task.kept(structure),
     )  # fmt: skip
     confusion = packed.confusion(X, task.y, ~task.trained)
     return from_confusion(confusion)[task.search.metric]
@@ -271,6 +274,7 @@ def _trial(choice: Choice, task: Task, space: Space) -> dict[str, float]:
             "cost_s": time.monotonic() - began,
             "host": platform.node(),
         })  # fmt: skip
+        task.kept(structure).unlink(missing_ok=True)
     return {"score": float(np.mean(read_json(memo)["scores"], axis=1).max())}
 
 
@@ -304,11 +308,16 @@ def _task(
         inner.tolist(),
     ]  # fmt: skip
     key = digest(everything)
+    pairs = {
+        (view, of_features["backbone"])
+        for of_views in space["views"] for view in of_views["views"]
+        for of_features in space["features"]
+    }  # fmt: skip
     return Task(
         key=key,
         folder=state_folder("search", key, record).resolve(),
         feature_files=tuple(Path(path).resolve() for path in feature_files),
-        stored=_stored(feature_files, photos, space),
+        stored=features.digests(feature_files, photos, pairs),
         photos=photos,
         y=pd.Categorical(photos["label"], categories=list(classes)).codes.astype(int),
         trained=trained,
@@ -318,33 +327,6 @@ def _task(
         seed=seed,
         memory_mb=memory_mb,
     )
-
-
-def _stored(
-    feature_files: Sequence[Path],
-    photos: pd.DataFrame,
-    space: Space,
-) -> dict[str, str]:
-    """Digest, per view/backbone, of the images and of what their features are made with."""
-    made_with: dict[str, set[str]] = {}
-    for path in map(Path, feature_files):
-        with safe_open(path, framework="np") as opened:
-            card = features.read_card(opened)
-            made_of = [card["fingerprint"], str(card["embed_version"])]
-            made_of += sorted({opened.get_slice(name).get_dtype() for name in opened.keys()})  # noqa: SIM118
-        pair = f"{path.parent.parent.name}/{path.parent.name}"
-        made_with.setdefault(pair, set()).add(" ".join(made_of))
-    pairs = {
-        (view, of_features["backbone"])
-        for of_views in space["views"] for view in of_views["views"]
-        for of_features in space["features"]
-    }  # fmt: skip
-    return {
-        f"{view}/{backbone}": digest(
-            photos[f"image_{view}"].tolist(), sorted(made_with.get(f"{view}/{backbone}", ()))
-        )
-        for view, backbone in pairs
-    }
 
 
 def _grid(space: Space) -> Iterator[Choice]:

@@ -1,7 +1,7 @@
 """The chosen configuration, trained on all horses of a fold and calibrated on unseen ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,10 @@ from scipy.optimize import minimize_scalar
 from torch.nn import functional
 
 from equimood import devices, features, settings
+from equimood.files import digest, state_folder
 from equimood.heads import Head, PackedHeads, fit, sample_weights
-from equimood.search import Best
+from equimood.logs import Progress
+from equimood.search import SEARCH_VERSION, Best
 
 LOG_TEMPERATURE = (-5.0, 15.0)
 """Wide: the logits of a head that overfits may be thousands, and the temperature must undo it."""
@@ -38,6 +40,8 @@ def train(
     epochs: int,
     batch_size: int,
     seed: int,
+    record: Path,
+    progress: Progress | None = None,
 ) -> Trained:
     """Train the chosen head on all training horses of a fold, with several seeds, and calibrate it.
 
@@ -45,6 +49,7 @@ def train(
     ----------
     photos : as features.photos gives them.
     splits : the fold's rows of tables.SPLITS.
+    record : folder in which the use of the state folder is noted.
     """
     device = devices.choose()
     horses = splits[splits["role"] == "train"].set_index("horse")["inner_fold"]
@@ -54,7 +59,16 @@ def train(
     X = torch.from_numpy(_matrix(feature_files, photos, best)).to(device)
     y = pd.Categorical(photos["label"], categories=list(classes)).codes.astype(int)
 
-    def packed(trained: np.ndarray) -> PackedHeads:
+    pairs = [(view, best.structure.backbone) for view in best.structure.views]
+    key = digest(
+        SEARCH_VERSION, asdict(best.structure), asdict(best.head), options.seeds, epochs,
+        batch_size, seed, list(classes), features.digests(feature_files, photos, pairs),
+        *(photos[name].tolist() for name in ("photo_id", "label", "horse", "session")),
+        inner.tolist(),
+    )  # fmt: skip
+    kept = state_folder("train", key, record)
+
+    def packed(trained: np.ndarray, name: str) -> PackedHeads:
         weights = np.stack([
             sample_weights(
                 photos["label"].to_numpy(), photos["horse"].to_numpy(),
@@ -68,14 +82,14 @@ def train(
             [replace(best.head, seed=first + k) for k in range(options.seeds)],
             kind=best.structure.head, hidden_units=best.structure.hidden_units,
             epochs=epochs, batch_size=batch_size, n_classes=len(classes),
-            device=device, stream_seed=seed,
+            device=device, stream_seed=seed, kept=kept / f"{name}.safetensors", progress=progress,
         )  # fmt: skip
 
     seeds = list(range(options.seeds))
-    head = packed(everything).head(0, seeds)
+    head = packed(everything, "all").head(0, seeds)
     unseen = np.zeros((len(photos), len(classes)), dtype=np.float32)
     folds = np.unique(inner)
-    by_fold = packed(inner != folds[:, None])
+    by_fold = packed(inner != folds[:, None], "inner")
     for f, fold in enumerate(folds):
         rows = np.flatnonzero(inner == fold)
         with torch.inference_mode():
