@@ -105,6 +105,20 @@ def test_prune_keeps_what_any_study_uses_and_removes_the_rest():
     assert prune() == ""
 
 
+def test_prune_removes_what_kills_left_half_written_unless_it_may_be_alive():
+    folder = Path("results/one")
+    folder.mkdir(parents=True)
+    old, young, hidden, whole = (
+        folder / name for name in (".a.csv.0123abcd", ".b.csv.0123abcd", ".state", "a.csv")
+    )
+    for path in (old, young, hidden, whole):
+        path.write_text("half")
+    for path in (old, hidden, whole):
+        os.utime(path, (0, 0))
+    assert prune() == f"removing {old} (half-written)\n"
+    assert not old.exists() and young.exists() and hidden.exists() and whole.exists()
+
+
 def test_what_a_job_used_before_is_pruned_once_it_uses_something_else():
     record = Path("results/one/.state/embed_shard/whole-small-000")
     before = kept("features", "abc", files.new_record(record))

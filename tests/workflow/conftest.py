@@ -1,5 +1,8 @@
 """The tiny study in a copy of the project."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 from clone import Clone, Ran
 from equimood import demo
@@ -19,4 +22,11 @@ def first_run(tmp_path_factory) -> tuple[Clone, Ran]:
     )
     ran = clone.snakemake()
     assert ran.code == 0, ran.text
+    shutil.copytree(clone.folder / "results/tiny", clone.folder.with_name("undisturbed"))
     return clone, ran
+
+
+@pytest.fixture(scope="session")
+def undisturbed(first_run) -> Path:
+    """The results of the tiny study as its first run left them."""
+    return first_run[0].folder.with_name("undisturbed")

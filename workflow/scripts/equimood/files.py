@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 STATE = Path("state")
+ASIDE = r"^\..+\.[0-9a-f]{8}$"  # names of files that are being written
 ATTRIBUTED_PACKAGES = ("torch", "torchvision", "timm", "ray", "captum", "scikit-learn", "snakemake")
 
 
@@ -26,7 +27,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     """Yield a name beside ``path`` to write to; rename it to ``path`` when the block ends well."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")  # as ASIDE has it
     try:
         yield aside
         with aside.open("rb") as written:
