@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--architecture", default=ARCHITECTURE)
     asked = parser.parse_args()
     if asked.what == "one":
-        print(embed_all(Path.cwd(), asked, asked.images), peak_mb())
+        print(*embed_all(Path.cwd(), asked, asked.images), peak_mb())
         return
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -69,7 +69,10 @@ def draw(folder: Path, n: int, side: tuple[int, int]) -> pd.DataFrame:
         path = folder / "images" / f"{i:05d}.jpg"
         if not path.exists():
             shift = (int(rng.integers(height)), int(rng.integers(width)))
-            Image.fromarray(np.roll(base, shift, (0, 1))).save(path, quality=90)
+            picture = np.roll(base, shift, (0, 1))
+            for bit in range(16):  # no two alike
+                picture[:8, 8 * bit : 8 * bit + 8] = 255 * (i >> bit & 1)
+            Image.fromarray(picture).save(path, quality=90)
         facts = images.measure(path, 10**9)
         box = (0, 0, width, height)
         name = tables.image_id(facts.sha256, box, "whole")
@@ -184,24 +187,26 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
-def embed_all(folder: Path, asked: argparse.Namespace, n: int) -> int:
-    """Embed the first n drawn pictures of a folder, into its own store."""
+def embed_all(folder: Path, asked: argparse.Namespace, n: int) -> tuple[int, float]:
+    """Embed the first n drawn pictures of a folder into its store: how many, seconds."""
     rows = pd.read_parquet(folder / "rows.parquet").head(n)
+    backbone = fetch(folder, asked.architecture)
+    began = time.perf_counter()
     done = features.embed(
-        rows, folder / "images", fetch(folder, asked.architecture), ["avg"], "float16",
-        Path("record"), batch_size=BATCH, workers=asked.threads,
+        rows, folder / "images", backbone, ["avg"], "float16", Path("record"),
+        batch_size=BATCH, workers=asked.threads,
     )  # fmt: skip
-    return done.embedded_now
+    return done.embedded_now, time.perf_counter() - began
 
 
-def in_a_process(asked: argparse.Namespace, n: int) -> tuple[int, float, float]:
-    """Embed in a process of its own: images embedded, peak memory [MB], seconds."""
+def in_a_process(asked: argparse.Namespace, n: int) -> tuple[int, float, float, float]:
+    """Embed in a process: images embedded, seconds, peak [MB], seconds with its start."""
     began = time.perf_counter()
     told = subprocess.run(
         [sys.executable, __file__, "one", "--images", str(n), "--architecture", asked.architecture],
         check=True, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": LIBRARY},
     ).stdout.split()  # fmt: skip
-    return int(told[0]), float(told[1]), time.perf_counter() - began
+    return int(told[0]), float(told[1]), float(told[2]), time.perf_counter() - began
 
 
 def memory(folder: Path, asked: argparse.Namespace) -> None:
@@ -209,7 +214,7 @@ def memory(folder: Path, asked: argparse.Namespace) -> None:
     draw(folder, 10_000, (320, 240)).to_parquet(folder / "rows.parquet")
     fetch(folder, asked.architecture)
     for n in (1_000, 10_000):
-        embedded, peak, seconds = in_a_process(asked, n)
+        embedded, seconds, peak, _ = in_a_process(asked, n)
         print(f"{embedded:6} embedded: peak {peak:6.0f} MB, {seconds:6.1f} s")
 
 
@@ -217,11 +222,10 @@ def added(folder: Path, asked: argparse.Namespace) -> None:
     """Embed 10,000 pictures, then 100 more."""
     draw(folder, 10_100, (320, 240)).to_parquet(folder / "rows.parquet")
     fetch(folder, asked.architecture)
-    full = in_a_process(asked, 10_000)
-    again = in_a_process(asked, 10_000)
-    more = in_a_process(asked, 10_100)
-    print(f"{full[0]} embedded in {full[2]:.1f} s; {again[0]} in {again[2]:.1f} s (start alone); "
-          f"{more[0]} in {more[2]:.1f} s, {more[2] / full[2]:.1%} of the full time")  # fmt: skip
+    first, *_ = runs = [in_a_process(asked, n) for n in (10_000, 10_000, 10_100)]
+    for embedded, seconds, _, whole in runs:
+        print(f"{embedded:6} embedded in {seconds:6.1f} s ({seconds / first[1]:.1%}), with the "
+              f"start of the process {whole:6.1f} s ({whole / first[3]:.1%})")  # fmt: skip
 
 
 if __name__ == "__main__":
