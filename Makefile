@@ -24,8 +24,8 @@ run: $(VENV)/runtime ## draw the demo's horses and run the whole study
 	$(BIN)/snakemake --profile profiles/local
 
 STUDY ?= config.yaml
-ask: $(VENV)/runtime ## say what a study asks of a SLURM cluster: make ask STUDY=mystudy.yaml
-	@$(BIN)/python workflow/scripts/ask.py --profile profiles/slurm --configfile $(STUDY)
+ask: $(VENV)/runtime ## say what a study asks of a SLURM cluster: make ask STUDY=mystudy.yaml SITE=profiles/mysite
+	@$(BIN)/python workflow/scripts/ask.py --profile profiles/slurm $(if $(SITE),--workflow-profile $(SITE)) --configfile $(STUDY)
 
 test: $(VENV)/development ## run the tests
 	$(BIN)/pytest

@@ -92,6 +92,18 @@ rule predict:
         rules.predict_images.output,
 
 
+if workflow.is_main_process:
+    try:
+        asked = workflow.resource_settings
+        runs.check_profile(
+            sys.argv,
+            [*asked.overwrite_resources, *asked.overwrite_threads],
+            [rule.name for rule in workflow.rules],
+        )
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
 TO_LOOK_AT = {
     "report.zip": "unzip report.zip there, open report/report.html in a browser",
     "predictions/predictions.csv": "predictions/predictions.csv, quarantine.csv, panels/",
@@ -100,7 +112,12 @@ STARTED = time.time()
 
 
 onstart:
-    runs.take_over(Path(f"{RESULTS}/.slurm-run"), log)
+    slurm_run = runs.slurm_run(log)
+    try:
+        runs.check_shared([ANNOTATIONS, IMAGES, REGIONS, RESULTS], slurm_run)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    runs.take_over(Path(f"{RESULTS}/.slurm-run"), slurm_run)
     print(f"Study {settings.study}: results in {RESULTS}/, logs in {RESULTS}/logs/")
 
 
@@ -113,11 +130,12 @@ onsuccess:
     print(
         "Next         change a line of the settings and give the same command again"
     )
-    print("             your own photographs: docs/own-data.md")
+    if settings.demo:
+        print("             your own photographs: docs/own-data.md")
 
 
 onerror:
     print(
-        f"Something failed: the last lines are above, whole logs in {RESULTS}/logs/."
+        f"Not finished. If something failed, the last lines are above, whole logs in {RESULTS}/logs/."
     )
-    print("Mend it and give the same command again: finished work is kept.")
+    print("Mend it, and give the same command again: finished work is kept.")

@@ -18,7 +18,6 @@ def study(tmp_path_factory, cluster):
         )
         site = {
             "slurm-status-command": "sacct",
-            "slurm-no-account": False,
             "default-resources": ["slurm_account=lab", "mem_mb=2000", "runtime=30"],
         }
         clone.edit("tests/cluster/site/config.yaml", lambda own_keys: own_keys.update(site))

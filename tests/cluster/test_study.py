@@ -106,8 +106,8 @@ def test_what_a_study_asks_for_is_told_before(study, ran):
     )  # fmt: skip
     lines = told[told.index("rule  ") :].splitlines()
     table = {words[0]: words[1:] for line in lines if (words := line.split())}
-    # jobs, cores, GPUs, memory, core hours, GPU hours: 2 searches of 2 nodes for 4 hours
-    assert table["search_fold"] == ["2", "4", "4", "3", "GB", "32", "32"]
-    assert table["embed_shard"] == ["4", "2", "1", "2", "GB", "16", "8"]
+    # jobs, cores, GPUs, memory, time, core hours, GPU hours, partition: 2 searches of 2 nodes
+    assert table["search_fold"] == ["2", "4", "4", "3", "GB", "4.0", "h", "32", "32", "default"]
+    assert table["embed_shard"] == ["4", "2", "1", "2", "GB", "2.0", "h", "16", "8", "default"]
     assert table["in"][:2] == ["all", "12"]
     assert "split_horses" not in table

@@ -86,6 +86,49 @@ def test_progress_is_private_to_the_user():
     assert files.state_folder("features", "abc", "results/one/.state/again") == folder
 
 
+@pytest.fixture
+def full_disk(tmp_path):
+    """A disk of 300 kB."""
+    if os.geteuid():
+        reason = "mounting a small disk needs root"
+        pytest.fail(reason) if os.environ.get("EQUIMOOD_NO_SKIP") else pytest.skip(reason)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], check=True)
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+WRITERS = {
+    "text": "files.write_text(path, 'x' * 1_000_000)",
+    "table": "tables.write(pd.DataFrame({'v': np.random.rand(200_000)}), path, pa.schema([]), 'v')",
+    "features": "with files.written_whole(path) as aside: "
+                "save_file({'v': np.zeros(1_000_000)}, aside)",
+    "csv": "with files.written_whole(path) as aside: "
+           "pd.DataFrame({'v': np.random.rand(200_000)}).to_csv(aside)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRITERS)
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(full_disk, what):
+    path = full_disk / "results.bin"
+    code = f"""
+import numpy as np, pandas as pd, pyarrow as pa
+from pathlib import Path
+from safetensors.numpy import save_file
+from equimood import files, logs, tables
+logs.start("job.log")
+path = Path({str(path)!r})
+{WRITERS[what]}
+"""
+    done = run("-c", code)
+    assert done.returncode == 1
+    (line,) = Path("job.log").read_text().splitlines()
+    assert f"{path}: No space left on device; free some room" in line
+    assert "Traceback" not in done.stderr
+    assert not list(full_disk.iterdir())
+
+
 def test_prune_keeps_what_any_study_uses_and_removes_the_rest():
     used = [
         kept("features", "abc", "results/one/.state/embed_shard/whole-small-000"),

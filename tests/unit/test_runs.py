@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from equimood import runs
+from equimood.errors import UserError
 
 HOLD = """
 import sys
 from pathlib import Path
 from equimood import runs
+from equimood.errors import UserError
 held = runs.hold(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
@@ -64,12 +66,41 @@ def test_a_kill_makes_a_lock_stale(folder, other):
 def test_the_name_of_a_run_is_noted(tmp_path):
     log = tmp_path / "snakemake.log"
     log.write_text("Building DAG of jobs...\nSLURM run ID: 1a-2b\nJob stats:\n")
-    runs.take_over(tmp_path / "run", [log])
+    runs.take_over(tmp_path / "run", runs.slurm_run([log]))
     assert (tmp_path / "run").read_text() == "1a-2b"
 
 
 def test_a_local_run_notes_nothing(tmp_path):
     log = tmp_path / "snakemake.log"
     log.write_text("Building DAG of jobs...\n")
-    runs.take_over(tmp_path / "run", [log])
+    runs.take_over(tmp_path / "run", runs.slurm_run([log]))
     assert not (tmp_path / "run").exists()
+
+
+RULES = ["embed_shard", "search_fold"]
+
+
+@pytest.mark.parametrize(
+    ("words", "asked", "told"),
+    [
+        ([], ["serach_fold"], "no rule serach_fold; the rules are embed_shard, search_fold"),
+        (["--workflow-profile", "profiles/nix"], [], "profiles/nix: no such folder"),
+        (["--workflow-profile=profiles/nix"], [], "profiles/nix: no such folder"),
+    ],
+)
+def test_a_profile_that_snakemake_passes_over_is_refused(words, asked, told):
+    with pytest.raises(UserError, match=told):
+        runs.check_profile(["snakemake", *words], asked, RULES)
+
+
+def test_a_right_profile_is_let_through(tmp_path):
+    runs.check_profile(["snakemake", "--workflow-profile", str(tmp_path)], RULES, RULES)
+    runs.check_profile(["snakemake", "--workflow-profile", "none"], [], RULES)
+
+
+def test_files_of_the_login_node_are_refused_on_a_cluster_alone(monkeypatch):
+    monkeypatch.chdir("/")
+    with pytest.raises(UserError, match="/tmp/images: compute nodes do not see"):
+        runs.check_shared(["srv/images", "/tmp/images", None], "equimood_1a-2b")
+    runs.check_shared(["srv/images", "/tmp/images", None], None)
+    runs.check_shared(["srv/images", None, []], "equimood_1a-2b")

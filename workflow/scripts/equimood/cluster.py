@@ -121,6 +121,9 @@ def ray_across(nodes: Nodes) -> Iterator[str]:
             "with --profile profiles/slurm"
         )
     (STATE / "ray").mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in (STATE / "ray").iterdir():  # of jobs that were killed
+        if not _ask("squeue", "--noheader", f"--jobs={left.name.split('-')[0]}").strip():
+            shutil.rmtree(left, ignore_errors=True)
     meeting = Path(tempfile.mkdtemp(prefix=f"{job}-", dir=STATE / "ray")).resolve()
     (meeting / "token").touch(0o600)
     (meeting / "token").write_text(os.environ["RAY_AUTH_TOKEN"])

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 
 STATE = Path("state")
 ASIDE = r"^\..+\.[0-9a-f]{8}$"  # names of files that are being written
@@ -24,7 +25,11 @@ ATTRIBUTED_PACKAGES = ("torch", "torchvision", "timm", "ray", "captum", "scikit-
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """Yield a name beside ``path`` to write to; rename it to ``path`` when the block ends well."""
+    """Yield a name beside ``path`` to write to; rename it to ``path`` when the block ends well.
+
+    Whatever library meets a full or read-only disk, an OSError with its number and ``path`` is
+    raised.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")  # as ASIDE has it
@@ -33,6 +38,12 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         with aside.open("rb") as written:
             os.fsync(written.fileno())
         aside.replace(path)
+    except (OSError, SafetensorError) as error:
+        told = re.search(r"os error (\d+)", str(error))
+        number = int(told[1]) if told else getattr(error, "errno", None)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
     finally:
         aside.unlink(missing_ok=True)
 

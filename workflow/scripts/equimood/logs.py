@@ -1,5 +1,6 @@
 """The same lines in a job's log file and on the terminal, and progress with the time left."""
 
+import errno
 import logging
 import sys
 import time
@@ -11,6 +12,13 @@ from equimood.errors import UserError
 
 log = logging.getLogger("equimood")
 Progress = Callable[[int, int], None]
+_SAME = "then give the same command again, finished work is kept"
+DISK = {  # what is no fault of the program, and what to do
+    errno.ENOSPC: f"free some room, or move the project to a larger disk; {_SAME}",
+    errno.EDQUOT: f"your quota is used up: free some room (make prune, resources/hub); {_SAME}",
+    errno.EROFS: f"move the project to a disk that can be written to; {_SAME}",
+    errno.EACCES: f"allow yourself to write there (chmod u+w); {_SAME}",
+}
 
 
 def start(log_file: str | Path) -> None:
@@ -29,6 +37,8 @@ def start(log_file: str | Path) -> None:
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, UserError):
             log.error("%s", error)
+        elif isinstance(error, OSError) and error.errno in DISK:
+            log.error("%s: %s; %s", error.filename or "disk", error.strerror, DISK[error.errno])
         elif issubclass(kind, KeyboardInterrupt):
             log.error("interrupted; finished work is kept")
         else:

@@ -1,18 +1,20 @@
-"""What a Snakemake that was killed leaves behind: locks, and jobs in the queue of SLURM."""
+"""What stands in the way of a run of Snakemake: what a killed one has left, and wrong profiles."""
 
 import fcntl
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
+from equimood.errors import UserError
 from equimood.files import write_text
 from equimood.logs import log
 
 SNAKEMAKE = Path(".snakemake")
+OF_ONE_HOST = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 END_S = 120  # jobs that are told to end save themselves first
 
 
@@ -39,7 +41,46 @@ def hold(folder: Path = SNAKEMAKE) -> IO[str] | None:
     return held
 
 
-def take_over(record: Path, logs: Sequence[str | Path]) -> None:
+def check_profile(words: Sequence[str], asked: Iterable[str], rules: Iterable[str]) -> None:
+    """Refuse what Snakemake passes over in silence, and then runs with other resources.
+
+    Parameters
+    ----------
+    words : the command line.
+    asked : rules of which a profile sets resources or threads.
+    rules : the rules that there are.
+    """
+    for word, value in zip(words, [*words[1:], ""], strict=True):
+        flag, _, joined = word.partition("=")
+        folder = Path(joined or value)
+        if flag == "--workflow-profile" and value != "none" and not folder.is_dir():
+            raise UserError(f"--workflow-profile {folder}: no such folder; write your site's own")
+    if unknown := sorted({*asked} - {*rules}):
+        raise UserError(
+            f"set-resources, set-threads: no rule {', '.join(unknown)}; the rules are "
+            f"{', '.join(sorted(rules))}"
+        )
+
+
+def check_shared(paths: Iterable[str | Path | None], run: str | None) -> None:
+    """Refuse files that only this host has, where a SLURM job is to read them."""
+    for path in (Path(), *(Path(path) for path in paths if path)):
+        where = str(path.resolve())
+        if run and where.startswith(tuple(f"{folder}/" for folder in OF_ONE_HOST)):
+            raise UserError(
+                f"{where}: compute nodes do not see this folder of the login node; move it to a "
+                "shared disk"
+            )
+
+
+def slurm_run(logs: Sequence[str | Path]) -> str | None:
+    """Name of this run's SLURM jobs, as the plugin tells it in Snakemake's log; else None."""
+    said = "".join(Path(log_file).read_text() for log_file in logs)
+    named = re.search(r"SLURM run ID: (\S+)", said)
+    return named[1] if named else None
+
+
+def take_over(record: Path, run: str | None) -> None:
     """Cancel the jobs of this study's last run, which nobody waits for, and note this run's name.
 
     Called when Snakemake holds its lock, so that the last run is over. Its jobs save what is
@@ -48,7 +89,7 @@ def take_over(record: Path, logs: Sequence[str | Path]) -> None:
     Parameters
     ----------
     record : where the name of a run's SLURM jobs is kept.
-    logs : Snakemake's own, in which the SLURM plugin says this run's name.
+    run : this run's name, None on one machine.
     """
     if record.exists() and (jobs := _jobs(record.read_text())):
         log.warning(
@@ -59,9 +100,8 @@ def take_over(record: Path, logs: Sequence[str | Path]) -> None:
         until = time.monotonic() + END_S
         while _jobs(record.read_text()) and time.monotonic() < until:
             time.sleep(1)
-    said = "".join(Path(log_file).read_text() for log_file in logs)
-    if named := re.search(r"SLURM run ID: (\S+)", said):
-        write_text(record, named[1])
+    if run:
+        write_text(record, run)
 
 
 def _jobs(name: str) -> list[str]:
