@@ -5,6 +5,8 @@
 The reference trains the same heads one at a time as a careful user would: torch.nn modules,
 torch.optim.AdamW with cosine decay, on standardised features in memory, batch by batch. Both sides
 do the same epochs with the same batch size. The reference is timed on a few heads and scaled.
+The floor is the time of the matrix products and of AdamW's reads and writes alone, at the rates of
+a large matrix product and of a large copy in the same run.
 """
 
 import argparse
@@ -65,10 +67,32 @@ def main() -> None:
         def singly(units: int | None = units) -> object:
             return [train_singly(X, y, weights[0] > 0, c, units, asked, device) for c in some]
 
-        packed = len(configs) * asked.folds / timed(pack, device)
+        seconds = timed(pack, device)
+        packed = len(configs) * asked.folds / seconds
         single = len(some) / timed(singly, device)
         print(f"{kind:6}  packed {packed:8.1f} heads/s   one at a time {single:6.1f} heads/s   "
-              f"ratio {packed / single:5.1f}")  # fmt: skip
+              f"ratio {packed / single:5.1f}   share of the floor "
+              f"{floor(asked, units, len(configs), device) / seconds:.2f}")  # fmt: skip
+
+
+def floor(
+    asked: argparse.Namespace, hidden: int | None, n_heads: int, device: torch.device
+) -> float:
+    """Seconds that a packed training would take, if nothing but its arithmetic took time."""
+    a = torch.rand(2048, 2048, device=device)
+    flops = 2 * 2048**3 / timed(lambda: a @ a, device)
+    big = torch.rand(1 << 26, device=device)
+    bandwidth = 8 * len(big) / timed(lambda: big.clone(), device)
+    trained = asked.rows * (asked.folds - 1) / asked.folds
+    steps = asked.epochs * -(-trained // asked.batch)
+    d, c = asked.features, asked.classes
+    weights = d * c if hidden is None else d * hidden + hidden * c
+    # Forward and the gradient of the weights, 2 each; through the second layer the inputs', too.
+    per_row = 4 * weights if hidden is None else 4 * d * hidden + 6 * hidden * c
+    arithmetic = per_row * trained * asked.epochs * n_heads * asked.folds / flops
+    # Gradient and weight and two moments are read, and the last three written, 4 bytes each.
+    traffic = 28 * weights * steps * n_heads * asked.folds / bandwidth
+    return arithmetic + traffic
 
 
 def train_singly(

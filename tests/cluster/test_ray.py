@@ -4,12 +4,12 @@ import os
 import sys
 
 import pytest
-from clone import ROOT
+from clone import Clone
 from slurm import wait_for
 
-JOB = f"""
+JOB = """
 import sys, time
-sys.path.insert(0, "{ROOT}/workflow/scripts")
+sys.path.insert(0, "/srv/ray/workflow/scripts")
 from pathlib import Path
 from equimood import cluster, search
 import ray
@@ -48,8 +48,7 @@ time.sleep(600)
 
 @pytest.fixture(scope="module")
 def folder(cluster):
-    folder = cluster.srv / "ray"
-    folder.mkdir()
+    folder = Clone(cluster.srv / "ray").folder
     (folder / "job.py").write_text(JOB)
     (folder / "stranger.py").write_text(STRANGER)
     stale = cluster.srv / "home/.ray/auth_token"

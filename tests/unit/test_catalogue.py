@@ -201,6 +201,21 @@ def test_links_and_absolute_paths_inside_the_folder_are_followed(study):
     assert set(names) <= set(found.images["path"]) and found.quarantine.empty
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["a b/été à la mer.png", "it's \"quoted\".png", "-rf.png", "$(touch x);`y`.png", "馬/駒.png",
+     "100%.png", "{horse}.png", "<img src=x>.png", "a,b;c\td.png"],
+)  # fmt: skip
+def test_a_file_may_have_any_name(study, tmp_path, name):
+    draw(study.folder / name, seed=99)
+    row = {"image": name, "label": CLASSES[0], "horse": "h9"}
+    found = study.with_rows(row)
+    assert found.quarantine.empty
+    assert name in set(found.images["path"])
+    catalogue.write(found, tmp_path / "written", 1)
+    assert name in set(tables.read(tmp_path / "written/images.parquet")["path"])
+
+
 def test_a_name_in_another_spelling_is_suggested(study):
     draw(study.folder / "Été/Bella 1.JPG", seed=99)
     wrong = {"label": "calm", "horse": "h1"}

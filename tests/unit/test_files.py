@@ -129,6 +129,22 @@ path = Path({str(path)!r})
     assert not list(full_disk.iterdir())
 
 
+@pytest.mark.parametrize("what", ["a result", "progress"])
+def test_a_disk_that_cannot_be_written_to_is_told_in_one_line(full_disk, what):
+    (full_disk / "state").mkdir()
+    Path("state").symlink_to(full_disk / "state")
+    subprocess.run(["mount", "-o", "remount,ro", full_disk], check=True)
+    written = {
+        "a result": f"files.write_text({str(full_disk / 'results.csv')!r}, 'x')",
+        "progress": "files.state_folder('search', 'abc', 'record')",
+    }
+    done = run("-c", f"from equimood import files, logs\nlogs.start('job.log')\n{written[what]}")
+    assert done.returncode == 1
+    (line,) = Path("job.log").read_text().splitlines()
+    assert "Read-only file system; move the project to a disk that can be written to" in line
+    assert "Traceback" not in done.stderr
+
+
 def test_prune_keeps_what_any_study_uses_and_removes_the_rest():
     used = [
         kept("features", "abc", "results/one/.state/embed_shard/whole-small-000"),
