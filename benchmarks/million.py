@@ -51,9 +51,14 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
+        for name in ("Snakefile", "workflow"):
+            Path(name).symlink_to(ROOT / name)
         draw(asked.rows)
         for step in STEPS:
-            subprocess.run([sys.executable, __file__, step], check=True)
+            subprocess.run(
+                [sys.executable, __file__, step], check=True,
+                env=os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts")},
+            )  # fmt: skip
         os.chdir("/")
 
 
@@ -83,9 +88,9 @@ def draw(n: int) -> None:
 def dry_run() -> None:
     """Ask Snakemake what it would do."""
     subprocess.run(
-        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--dry-run",
-         "--quiet", "all", "--directory", ".", "--cores", "2", "--configfile", "study.yaml"],
-        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "all", "--cores", "2",
+         "--configfile", "study.yaml"],
+        check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
 
 
@@ -110,7 +115,7 @@ def split() -> None:
     """Split the horses and audit the split."""
     found = tables.read("catalogue/images.parquet")
     near = tables.read("catalogue/near_duplicates.parquet")
-    table = splits.split(found, settings.Split(), 0, 5)
+    table = splits.split(found, settings.Split(), 0)
     tables.write(table, "splits.parquet", tables.SPLITS)
     splits.audit(found, table, near)
 
