@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONPATH := workflow/scripts
 
-.PHONY: run ask test test-cluster lint reference lock backbone prune clean help
+.PHONY: run ask test test-cluster test-kills lint reference lock backbone prune clean help
 
 help:            ## say what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/'
@@ -32,6 +32,9 @@ test: $(VENV)/development ## run the tests
 
 test-cluster: $(VENV)/development ## run the long tests of faults on a real SLURM (needs root)
 	$(BIN)/pytest -m faults tests/cluster
+
+test-kills: $(VENV)/development ## kill every long stage at more random moments
+	$(BIN)/pytest -m faults tests/workflow
 
 lint: $(VENV)/development ## check style, types, rules
 	$(BIN)/ruff check .

@@ -39,8 +39,17 @@ SAME = [
 ]  # fmt: skip
 
 
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.faults) for seed in (1, 2, 3))]
+
+
+@pytest.fixture(scope="module", params=SEEDS)
+def seed(request):
+    """What the moments are drawn with; `make test-kills` draws more of them."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def study(tmp_path_factory, seed):
     clone = Clone(tmp_path_factory.mktemp("killed"))
     demo.draw_study(
         clone.folder / "mydata", n_horses=8, n_sessions=1, images_per_session=10, seed=5
@@ -85,8 +94,8 @@ def wait_for_log(study, rule, since):
 
 
 @pytest.mark.parametrize("rule", STAGES)
-def test_a_stage_that_is_killed_is_finished_by_the_same_command(study, rule):
-    rng = random.Random(f"kill {rule}")
+def test_a_stage_that_is_killed_is_finished_by_the_same_command(study, seed, rule):
+    rng = random.Random(f"{seed} {rule}")
     moments = []
     left = None
     for number in range(KILLS):
@@ -113,7 +122,6 @@ def test_a_stage_that_is_killed_is_finished_by_the_same_command(study, rule):
     text, _ = process.communicate(timeout=300)
     assert process.returncode == 0, (moments, text)
     assert planned(text) <= (left if left is not None else planned(text)), (moments, text)
-    print(rule, moments)
 
 
 def test_what_was_killed_comes_to_the_same_results(study, undisturbed):

@@ -1,0 +1,37 @@
+"""A disk that fills up in the middle of a study, and is given more room."""
+
+import os
+import subprocess
+
+import pytest
+from equimood import demo
+
+
+@pytest.fixture
+def small_disk(clone):
+    """A disk of 100 kB for what is remembered: room for ingest, not for the features."""
+    if os.geteuid():
+        reason = "mounting a small disk needs root"
+        pytest.fail(reason) if os.environ.get("EQUIMOOD_NO_SKIP") else pytest.skip(reason)
+    disk = clone.folder.with_name("disk")
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", disk], check=True)
+    (clone.folder / "state").symlink_to(disk)
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_study_on_a_full_disk_says_so_and_goes_on_when_there_is_room(clone, small_disk):
+    demo.draw_study(
+        clone.folder / "mydata", n_horses=8, n_sessions=1, images_per_session=10, seed=5
+    )
+    failed = clone.snakemake("embed")
+    assert failed.code != 0 and failed.jobs["ingest"] == 1
+    assert "No space left on device; free some room" in failed.text
+    assert "Traceback" not in failed.text
+    assert not list(small_disk.rglob(".*.????????"))
+    subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+    went_on = clone.snakemake("embed")
+    assert went_on.code == 0, went_on.text
+    assert "ingest" not in went_on.jobs
+    assert failed.embedded + went_on.embedded == 160
