@@ -51,10 +51,12 @@ def main() -> None:
         return
     told = {}
     for who in ("equimood", "default", "reuse"):
-        done = subprocess.run(
-            [sys.executable, __file__, who, *sys.argv[1:]], check=True, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True, env=os.environ | {"PYTHONPATH": LIBRARY},
-        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as home:  # a plain ray.init leaves a token there
+            done = subprocess.run(
+                [sys.executable, __file__, who, *sys.argv[1:]], check=True, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": LIBRARY, "HOME": home},
+            )  # fmt: skip
         told[who] = json.loads(done.stdout.splitlines()[-1])
         print(f"{who:9} {told[who]['heads']:5} heads in {told[who]['seconds']:6.1f} s: "
               f"{told[who]['heads'] / told[who]['seconds']:7.2f} heads/s, best score of the "
