@@ -117,5 +117,6 @@ def test_a_library_module_reruns_the_stage_that_imports_it(study):
     ran = study.snakemake()
     assert ran.code == 0, ran.text
     assert ran.jobs == {
-        "evaluate_folds": 1, "draw_evaluation": 1, "write_methods": 1, "write_report": 1,
+        "evaluate_folds": 1, "draw_evaluation": 1, "write_efficiency": 1, "write_methods": 1,
+        "write_report": 1,
     }  # fmt: skip
