@@ -93,15 +93,13 @@ rule predict:
 
 
 if workflow.is_main_process:
-    try:
+    with mistakes_told():
         asked = workflow.resource_settings
         runs.check_profile(
             sys.argv,
             [*asked.overwrite_resources, *asked.overwrite_threads],
             [rule.name for rule in workflow.rules],
         )
-    except UserError as error:
-        raise WorkflowError(str(error)) from None
 
 
 TO_LOOK_AT = {
@@ -113,10 +111,8 @@ STARTED = time.time()
 
 onstart:
     slurm_run = runs.slurm_run(log)
-    try:
+    with mistakes_told():
         runs.check_shared([ANNOTATIONS, IMAGES, REGIONS, RESULTS], slurm_run)
-    except UserError as error:
-        raise WorkflowError(str(error)) from None
     runs.take_over(Path(f"{RESULTS}/.slurm-run"), slurm_run)
     print(f"Study {settings.study}: results in {RESULTS}/, logs in {RESULTS}/logs/")
 

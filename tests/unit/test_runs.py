@@ -96,6 +96,7 @@ def test_a_profile_that_snakemake_passes_over_is_refused(words, asked, told):
 def test_a_right_profile_is_let_through(tmp_path):
     runs.check_profile(["snakemake", "--workflow-profile", str(tmp_path)], RULES, RULES)
     runs.check_profile(["snakemake", "--workflow-profile", "none"], [], RULES)
+    runs.check_profile(["snakemake", "--workflow-profile=none"], [], RULES)
 
 
 def test_files_of_the_login_node_are_refused_on_a_cluster_alone(monkeypatch):

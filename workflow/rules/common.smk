@@ -9,6 +9,7 @@ import ast
 import os
 import sys
 import zlib
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,15 @@ sys.path.insert(0, str(SCRIPTS))
 from equimood import runs, splits, tables
 from equimood import settings as study_settings
 from equimood.errors import UserError
+
+
+@contextmanager
+def mistakes_told():
+    """Tell a user's mistake as Snakemake tells its own: without a traceback."""
+    try:
+        yield
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 
 @cache
@@ -105,15 +115,13 @@ def study_folds(settings):
     return [*(str(fold) for fold in range(n_folds)), "final"]
 
 
-try:
+with mistakes_told():
     source = ", ".join(str(file) for file in workflow.configfiles)
     settings = study_settings.load(config, source)
     FOLDS = study_folds(settings)
     if workflow.is_main_process:  # once, before any job
         check_inputs(settings)
         ALIVE = runs.hold()
-except UserError as error:
-    raise WorkflowError(str(error)) from None
 
 RESULTS = f"results/{settings.study}"
 STATE_RECORD = f"{RESULTS}/.state"

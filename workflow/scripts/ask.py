@@ -13,13 +13,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from equimood import usage
+from equimood import efficiency
 from snakemake import cli
 from snakemake.logging import logger
 
 RULES = Path(__file__).parents[1] / "rules"
 MANY = 10_000  # cores, or a dry run would cut what a job asks for to those of this machine
-LINE = "{:<15} {:>5} {:>6} {:>6} {:>8} {:>7} {:>11} {:>10}  {}"
 
 
 class Jobs(logging.Filter):
@@ -55,26 +54,7 @@ def main() -> int:
         if end.code:
             return int(end.code)
     asked = {rule: of for rule, of in jobs.seen.items() if rule not in local_rules()}
-    print(LINE.format("rule", "jobs", "cores", "GPUs", "memory", "time", "core hours", "GPU hours",
-                      "partition"))  # fmt: skip
-    total = [0, 0.0, 0.0]
-    for rule, of_rule in asked.items():
-        sums = [len(of_rule), 0.0, 0.0]
-        for threads, resources in of_rule:
-            nodes, hours = resources.get("nodes", 1), resources.get("runtime", 0) / 60
-            gpus = usage.gpus_asked(resources)
-            sums[1] += nodes * threads * hours
-            sums[2] += gpus * hours
-        memory = f"{resources.get('mem_mb', 0) / 1000:.0f} GB"
-        print(LINE.format(rule, sums[0], nodes * threads, gpus, memory, f"{hours:.1f} h",
-                          f"{sums[1]:.0f}", f"{sums[2]:.0f}",
-                          resources.get("slurm_partition", "default")))  # fmt: skip
-        total = [a + b for a, b in zip(total, sums, strict=True)]
-    print(LINE.format("in all", total[0], "", "", "", "", f"{total[1]:.0f}", f"{total[2]:.0f}", ""))
-    print(
-        "cores, GPUs, time: of one job; memory: of each of its nodes; hours: if every first "
-        "attempt took its whole time"
-    )
+    print(efficiency.asked(asked))
     return 0
 
 

@@ -1,12 +1,14 @@
-"""What the jobs behind a study's results used of what they asked for, as a table."""
+"""What a study's jobs ask for, and what they used of it, as tables."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
 import pandas as pd
 
+from equimood import usage
 from equimood.files import read_json
 
 _PAGE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
@@ -67,6 +69,41 @@ def summarise(files: Mapping[str, Sequence[str | Path]]) -> pd.DataFrame:
     table.loc[len(table)] = {"rule": "in all", **summed}
     table.insert(5, "cpu_share", table["cpu_hours"] / table["core_hours"])
     return table.astype({"jobs": int})
+
+
+def asked(jobs: Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]]) -> str:
+    """Tell as text what jobs would ask of a cluster, rule by rule and in all.
+
+    Parameters
+    ----------
+    jobs : rule -> threads and resources of each of its jobs.
+    """
+    form = "{:<15} {:>5} {:>6} {:>6} {:>8} {:>7} {:>11} {:>10}  {}"
+    lines = [form.format("rule", "jobs", "cores", "GPUs", "memory", "time", "core hours",
+                         "GPU hours", "partition")]  # fmt: skip
+    total = np.zeros(3)
+    for rule, of_rule in jobs.items():
+        rows = np.array([
+            (nodes * threads, usage.gpus_asked(resources), resources.get("runtime", 0) / 60)
+            for threads, resources in of_rule
+            for nodes in [resources.get("nodes", 1)]
+        ])  # fmt: skip
+        cores, gpus, hours = rows.T
+        sums = np.array([len(rows), cores @ hours, gpus @ hours])
+        total += sums
+        resources = of_rule[-1][1]
+        lines.append(form.format(
+            rule, len(rows), f"{cores[-1]:.0f}", f"{gpus[-1]:.0f}",
+            f"{resources.get('mem_mb', 0) / 1000:.0f} GB", f"{hours[-1]:.1f} h",
+            f"{sums[1]:.0f}", f"{sums[2]:.0f}", resources.get("slurm_partition", "default"),
+        ))  # fmt: skip
+    n_jobs, core_hours, gpu_hours = (f"{value:.0f}" for value in total)
+    lines.append(form.format("in all", n_jobs, "", "", "", "", core_hours, gpu_hours, "").rstrip())
+    lines.append(
+        "cores, GPUs, time: of one job; memory: of each of its nodes; hours: if every first "
+        "attempt took its whole time"
+    )
+    return "\n".join(lines)
 
 
 def as_html(table: pd.DataFrame) -> str:

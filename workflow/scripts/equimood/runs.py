@@ -52,8 +52,8 @@ def check_profile(words: Sequence[str], asked: Iterable[str], rules: Iterable[st
     """
     for word, value in zip(words, [*words[1:], ""], strict=True):
         flag, _, joined = word.partition("=")
-        folder = Path(joined or value)
-        if flag == "--workflow-profile" and value != "none" and not folder.is_dir():
+        folder = joined or value
+        if flag == "--workflow-profile" and folder != "none" and not Path(folder).is_dir():
             raise UserError(f"--workflow-profile {folder}: no such folder; write your site's own")
     if unknown := sorted({*asked} - {*rules}):
         raise UserError(
