@@ -332,3 +332,27 @@ def test_sample_weights_give_every_class_horse_and_session_the_same_total():
     assert np.ptp(ratio) < 1e-6
     flat = heads.sample_weights(labels, horses, sessions, [], mask)
     np.testing.assert_array_equal(flat, mask.astype(np.float32))
+
+
+def test_labels_of_each_fold_and_shares_of_classes():
+    X, y, weights = features()
+    other = np.roll(y, 7)
+    configs = population(3)
+    alone = [
+        heads.fit(X, of, weights, configs, kind="linear", **RUN).logits(X) for of in (y, other)
+    ]
+    per_fold = np.stack([other if fold == 1 else y for fold in range(len(weights))])
+    packed = heads.fit(X, per_fold, weights, configs, kind="linear", **RUN).logits(X)
+    assert torch.equal(packed[:, 0], alone[0][:, 0])
+    assert torch.equal(packed[:, 1], alone[1][:, 1])
+
+    shares = 0.75 * np.eye(C)[y] + 0.25 * np.eye(C)[other]
+    soft = heads.fit(X, shares, weights, configs, kind="linear", **RUN).logits(X)
+    certain = heads.fit(X, np.eye(C)[y], weights, configs, kind="linear", **RUN).logits(X)
+    assert torch.equal(certain, alone[0])
+    # Half of all raters say one thing, half another: the head is in doubt between the two.
+    halves = 0.5 * np.eye(C)[y] + 0.5 * np.eye(C)[(y + 1) % C]
+    torn = heads.fit(X, halves, weights, configs, kind="linear", **RUN).logits(X)
+    trained = weights[0] > 0
+    assert torn[:, 0].softmax(-1)[:, trained].max() < certain[:, 0].softmax(-1)[:, trained].max()
+    assert not torch.equal(soft, certain)

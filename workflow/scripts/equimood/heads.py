@@ -20,6 +20,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from equimood.errors import UserError
 from equimood.files import written_whole
@@ -193,7 +194,8 @@ def fit(
     Parameters
     ----------
     X : (n, d) float32 features, kept in one copy; moved once if ``device`` is a GPU.
-    y : (n,) class indices.
+    y : (n,) class indices; (F, n) where each fold has its own; or, of floats, (n, C) or (F, n, C)
+        shares of the classes: the labels of several raters.
     train_weights : (F, n) weight of each row in each fold's loss; 0 where it is not trained on.
     configs : the population, P heads.
     kind, hidden_units : ``linear``, or ``mlp`` with one hidden layer of rectified units.
@@ -204,7 +206,7 @@ def fit(
         longer than a minute keeps itself; from there it goes on to the same heads.
     """
     X = torch.as_tensor(X, device=device)
-    labels = torch.tensor(y, device=device, dtype=torch.long)
+    targets = _targets(y, len(train_weights), n_classes).to(device)
     weights = torch.tensor(train_weights, device=device, dtype=torch.float32)
     mean, inverse_std = _statistics(X, weights > 0)
     shapes = _shapes(X.shape[1], n_classes, kind, hidden_units)
@@ -215,6 +217,7 @@ def fit(
     at_once = max(1, (memory_mb << 20) // (4 * floats))
     order = sorted(range(len(configs)), key=lambda p: _noise(configs[p]))
     training = _Training(kept, X.device)
+    own = torch.arange(len(weights), device=X.device)[:, None]
     left = [p for p in order if p not in {*training.done, *training.begun}]
     rounds = [left[start : start + at_once] for start in range(0, len(left), at_once)]
     rounds = [training.begun, *rounds] if training.begun else rounds
@@ -231,7 +234,7 @@ def fit(
             z = _standardised(X[rows], mean[:, None], inverse_std[:, None])
             share = weights.gather(1, rows) * valid / valid.sum(1, keepdim=True).clamp(min=1)
             for pack in packs:
-                pack.step(z, labels[rows], share, step / n_steps)
+                pack.step(z, targets[own, rows], share, step / n_steps)
             training.keep(packs, step + 1)
             if progress:
                 progress(number * n_steps + step + 1, len(rounds) * n_steps)
@@ -269,6 +272,14 @@ def sample_weights(
     spread = np.zeros(len(mask), dtype=np.float32)
     spread[mask] = weights / weights.mean()
     return spread
+
+
+def _targets(y: np.ndarray | Tensor, n_folds: int, n_classes: int) -> Tensor:
+    """Shares of the classes (F, n, C), one memory for all folds where they have the same."""
+    y = torch.tensor(np.asarray(y))
+    if not y.is_floating_point():
+        y = functional.one_hot(y.long(), n_classes)
+    return y.float().expand(n_folds, -1, -1)
 
 
 def _logits(parameters: Mapping[str, Tensor], z: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -401,11 +412,14 @@ class _Pack:
             for name, value in self.parameters.items()
         }
 
-    def step(self, z: Tensor, y: Tensor, share: Tensor, progress: float) -> None:
-        """Take one step; z (F, b, d), y (F, b), share (F, b) of the loss, progress in [0, 1)."""
+    def step(self, z: Tensor, target: Tensor, share: Tensor, progress: float) -> None:
+        """Take one step, with ``progress`` in [0, 1) of all.
+
+        z (F, b, d), target (F, b, C) shares of the classes, share (F, b) of the loss.
+        """
         log_p = _logits(self.parameters, z, self._keep(z)).log_softmax(-1)
-        of_label = log_p.gather(-1, y[:, :, None, None].expand(*log_p.shape[:3], 1))[..., 0]
-        loss = -(1 - self.smoothing) * of_label - self.smoothing * log_p.mean(-1)
+        of_target = (log_p * target[:, :, None]).sum(-1)
+        loss = -(1 - self.smoothing) * of_target - self.smoothing * log_p.mean(-1)
         gradients = torch.autograd.grad(
             (loss * share[..., None]).sum(), [*self.parameters.values()]
         )
