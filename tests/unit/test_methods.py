@@ -1,52 +1,6 @@
-import pandas as pd
 import pytest
-from equimood import evaluation, methods, settings
+from equimood import methods, pages, settings
 from equimood.reference import DEMO
-from test_evaluation import study
-
-CLASSES = DEMO["data"]["classes"]
-
-
-@pytest.fixture
-def found():
-    """What a study of 12 horses in 4 folds leaves behind."""
-    config = settings.load(DEMO | {"split": {"n_splits": 4}, "explain": {"max_images": 77}})
-    predictions = study(classes=CLASSES)
-    baselines = {"majority": ["neutral"] * len(predictions)}
-    judged = evaluation.evaluate(predictions, CLASSES, baselines, 200, 0.95, 1)
-    images = pd.DataFrame(
-        {
-            "photo_id": predictions["image_id"],
-            "view": "whole",
-            "label": predictions["truth"],
-            "horse": predictions["horse"],
-            "session": "s1",
-            "agreement": 1.0,
-            "n_raters": 1,
-        }
-    )
-    images = pd.concat([images, images.assign(view="head")])
-    horses = predictions[["horse", "fold"]].drop_duplicates()
-    splits = pd.DataFrame(
-        [
-            {"fold": fold, "horse": horse, "role": "test" if fold == own else "train"}
-            for fold in ["0", "1", "2", "3", "final"]
-            for horse, own in horses.itertuples(index=False)
-        ]
-    )
-    best = {
-        "structure": {
-            "views": ["whole", "head"], "backbone": "drawn", "pooling": "grid2", "head": "mlp",
-            "hidden_units": 64, "weight_by": ["class"],
-        },
-        "n_trials": 12, "n_heads": 48,
-    }  # fmt: skip
-    other = best | {"structure": best["structure"] | {"head": "linear", "hidden_units": None}}
-    refused = pd.DataFrame(
-        {"image": ["a", "a", "b"], "horse": "h1", "view": ["whole", "head", None]}
-    )
-    gaps = {"n_images": 77, "median": 0.021, "share_over_tolerance": 0.22}
-    return [config, images, splits, [best, best, other, best], judged.metrics, refused, gaps]
 
 
 def test_the_paragraph_states_what_was_found(found):
@@ -113,8 +67,8 @@ def test_every_form_of_study_reads_well(found, outer, baseline):
 def test_the_page_escapes_the_users_text(found):
     stated = methods.facts(*found)
     stated["classes_shown"][0]["label"] = "<script>alert(1)</script>"
-    page = methods.as_html(methods.methods_paragraph(stated))
+    page = pages.from_markdown(methods.methods_paragraph(stated), "Methods")
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "<h2>Methods</h2>" in page
-    assert "<b>Photographs.</b>" in page
+    assert "<strong>Photographs.</strong>" in page

@@ -3,6 +3,7 @@ Gather figures, tables and the methods paragraph in one archive to open in a bro
 
 INPUTS   results/{study}/evaluation/, explanation/, usage/
 OUTPUTS  results/{study}/report/methods.html, methods.md, settings.yaml
+         results/{study}/report/model_card.html, data_sheet.html, and both as .md
          results/{study}/report/efficiency.html, efficiency.csv
          results/{study}/report.zip
 """
@@ -10,6 +11,7 @@ OUTPUTS  results/{study}/report/methods.html, methods.md, settings.yaml
 
 localrules:
     write_methods,
+    write_cards,
     write_efficiency,
     write_report,
 
@@ -50,6 +52,54 @@ rule write_methods:
         "Writing the methods paragraph"
     script:
         "../scripts/write_methods.py"
+
+
+rule write_cards:
+    input:
+        images=rules.ingest.output.images,
+        near_duplicates=rules.ingest.output.near_duplicates,
+        splits=rules.split_horses.output.splits,
+        best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
+        metrics=rules.evaluate_folds.output.metrics,
+        quarantine=rules.ingest.output.quarantine,
+        checks=rules.summarise.output.checks,
+        card=rules.train_fold.output.card.format(fold="final"),
+        templates=[
+            "workflow/report/model_card.md.jinja",
+            "workflow/report/data_sheet.md.jinja",
+        ],
+        library=library("write_cards"),
+    output:
+        model_card=report(
+            f"{RESULTS}/report/model_card.html",
+            caption="../report/model_card.rst",
+            category="4. For the paper",
+            labels={"figure": "Model card"},
+        ),
+        model_text=f"{RESULTS}/report/model_card.md",
+        data_sheet=report(
+            f"{RESULTS}/report/data_sheet.html",
+            caption="../report/data_sheet.rst",
+            category="4. For the paper",
+            labels={"figure": "Data sheet"},
+        ),
+        data_text=f"{RESULTS}/report/data_sheet.md",
+    log:
+        f"{RESULTS}/logs/write_cards.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_cards.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 1
+    resources:
+        mem_mb=attempts(1000),
+        runtime=attempts(10),
+    params:
+        settings=rules.write_methods.params.settings,
+    message:
+        "Writing the model card and the data sheet"
+    script:
+        "../scripts/write_cards.py"
 
 
 # The jobs behind the reported results, in the order of their stages.
@@ -106,6 +156,8 @@ REPORTED = [
     rules.draw_explanation.output.sheets,
     rules.draw_explanation.output.panels,
     rules.write_methods.output.html,
+    rules.write_cards.output.model_card,
+    rules.write_cards.output.data_sheet,
     rules.write_efficiency.output.html,
 ]
 

@@ -1,7 +1,7 @@
 """Fill in the methods section from the settings and the results of this study."""
 
 import pandas as pd
-from equimood import files, logs, methods, settings, tables
+from equimood import files, logs, methods, pages, settings, tables
 
 logs.start(snakemake.log[0])
 study = settings.load(snakemake.params.settings)
@@ -17,5 +17,5 @@ text = methods.methods_paragraph(
     )
 )
 files.write_text(snakemake.output.text, text)
-files.write_text(snakemake.output.html, methods.as_html(text))
+files.write_text(snakemake.output.html, pages.from_markdown(text, "Methods"))
 files.write_yaml(snakemake.output.settings, snakemake.params.settings)

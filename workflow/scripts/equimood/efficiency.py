@@ -7,25 +7,17 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from equimood import usage
 from equimood.files import read_json
+from equimood.pages import page
 
-_PAGE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>What the jobs used</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem; color: #222; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #ddd; }
-td { white-space: nowrap; }
+_TABLE = jinja2.Environment(autoescape=True).from_string("""<style>
+th, td { text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 tr:last-child td { border-top: 2px solid #222; font-weight: 600; }
 </style>
-</head>
-<body>
 <table>
 <thead><tr><th>rule</th><th>jobs</th><th>run time</th><th>CPU time</th><th>of asked cores</th>
 <th>peak memory</th><th>of asked memory</th><th>GPU time held</th></tr></thead>
@@ -33,8 +25,6 @@ tr:last-child td { border-top: 2px solid #222; font-weight: 600; }
 {% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody>
 </table>
-</body>
-</html>
 """)
 
 
@@ -108,7 +98,7 @@ def asked(jobs: Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]]) -> str:
 
 def as_html(table: pd.DataFrame) -> str:
     """Return the table as a page of its own."""
-    return _PAGE.render(rows=[
+    table_html = _TABLE.render(rows=[
         (
             row["rule"], row["jobs"], _time(row["hours"]), _time(row["cpu_hours"]),
             f"{row['cpu_share']:.0%}",
@@ -118,6 +108,7 @@ def as_html(table: pd.DataFrame) -> str:
         )
         for row in table.to_dict("records")
     ])  # fmt: skip
+    return page("What the jobs used", Markup(table_html))
 
 
 def _time(hours: float) -> str:

@@ -1,9 +1,8 @@
-"""The methods section of a paper, filled in from a study's settings and results."""
+"""What a paper states of a study, and its methods section."""
 
-import html
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,10 @@ import pandas as pd
 from equimood import settings
 from equimood.evaluation import METRICS, with_interval
 from equimood.files import provenance
+from equimood.pages import as_written
 
 TEMPLATE = Path(__file__).parents[2] / "report" / "methods.md.jinja"
 N_CHOSEN = 3  # structures named, the most often chosen first
-
-_PAGE = """\
-<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Methods</title>
-<style>body {{ font: 16px/1.5 sans-serif; max-width: 44em; margin: 2em auto }}</style>
-</head><body>
-{body}
-</body></html>
-"""
 
 
 def facts(
@@ -92,11 +83,23 @@ def facts(
         "n_bootstrap": metrics["n_bootstrap"],
         "chance": f"{metrics['chance']:.2f}",
         "results": {name: _printed(metrics[name]) for name in METRICS},
+        "by_class": [
+            {
+                "label": label,
+                "n_images": found["n_images"],
+                "n_horses": found["n_horses"],
+                "recall": _printed(found["recall"]),
+                "precision": _printed(found["precision"]),
+                "recall_by_chance": (found["recall"]["low"] or 0.0) <= metrics["chance"],
+            }
+            for label, found in metrics["classes"].items()
+        ],
         "baselines": [
             {
                 "name": name,
                 "f1_macro": _printed(found["f1_macro"]),
                 "lead": _printed(found["f1_macro"]["difference"]),
+                "beaten": (found["f1_macro"]["difference"]["low"] or 0.0) > 0,
             }
             for name, found in metrics["baselines"].items()
         ],
@@ -111,27 +114,22 @@ def facts(
     }
 
 
-def methods_paragraph(facts: Mapping[str, Any], template: Path = TEMPLATE) -> str:
-    """Fill in the template; return Markdown, a paragraph a line. A missing fact raises."""
-    environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"count": _count, "share": _share, "span": _span, "listed": _listed}
-    paragraphs = re.split(r"\n\s*\n", template.read_text(encoding="utf-8"))
-    texts = (environment.from_string(part).render(facts) for part in paragraphs)
-    joined = "\n\n".join(" ".join(text.split()) for text in texts)
+def methods_paragraph(facts: Mapping[str, Any]) -> str:
+    """Fill in the methods section; return Markdown, a paragraph a line."""
+    paragraphs = re.split(r"\n\s*\n", TEMPLATE.read_text(encoding="utf-8"))
+    joined = "\n\n".join(" ".join(filled(part, facts).split()) for part in paragraphs)
     return re.sub(r" ([,.;)])", r"\1", joined) + "\n"
 
 
-def as_html(markdown: str) -> str:
-    """Return the methods section as a page of its own, its text escaped."""
-    body = []
-    for part in markdown.split("\n\n"):
-        text = html.escape(part.strip())
-        if text.startswith("## "):
-            body.append(f"<h2>{text[3:]}</h2>")
-        else:
-            paragraph = re.sub(r"^\*\*(.+?)\*\*", r"<b>\1</b>", text)
-            body.append(f"<p>{paragraph}</p>")
-    return _PAGE.format(body="\n".join(body))
+def filled(template: str, facts: Mapping[str, Any]) -> str:
+    """Fill in a template of Markdown. A missing fact raises jinja2.UndefinedError."""
+    environment = jinja2.Environment(
+        autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    environment.filters |= {
+        "count": _count, "share": _share, "span": _span, "listed": _listed, "name": as_written,
+    }  # fmt: skip
+    return environment.from_string(template).render(facts)
 
 
 def _told(backbone: settings.Backbone) -> dict[str, Any]:
@@ -164,6 +162,6 @@ def _span(numbers: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _listed(names: Sequence[str], word: str = "and") -> str:
+def _listed(names: Iterable[str], word: str = "and") -> str:
     *others, last = names
     return f"{', '.join(others)} {word} {last}" if others else last

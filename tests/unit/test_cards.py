@@ -1,0 +1,80 @@
+import pandas as pd
+import pytest
+from equimood import cards, methods, pages
+
+CARD = {
+    "structure": {"views": ["whole", "head"], "backbone": "drawn", "pooling": "grid2",
+                  "head": "mlp", "hidden_units": 64},
+    "temperature": 0.8, "n_images": 360, "n_horses": 12,
+    "provenance": {"created": "2026-01-31T10:00:00+00:00", "commit": "abc1234"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def stated(found):
+    return methods.facts(*found)
+
+
+def test_the_model_card_states_the_model_and_its_figures(stated):
+    text = cards.model_card(stated, CARD, "demo")
+    flat = " ".join(text.split())
+    for claim in [
+        "4 emotions (neutral, annoyed, relaxed and alarmed)",
+        "mlp of 64 units on grid2 features; temperature 0.80",
+        "360 photographs of 12 horses; made 2026-01-31 with Equimood (commit abc1234)",
+        f"| Balanced accuracy | {stated['results']['balanced_accuracy']} |",
+        f"| Majority class | {stated['baselines'][0]['f1_macro']} |",
+    ]:
+        assert claim in flat, claim
+    for label, judged in zip(stated["by_class"], stated["classes_shown"], strict=True):
+        assert f"| {label['label']} | {judged['photos']} | {judged['horses']} |" in flat
+    assert "None" not in text
+
+
+def test_the_data_sheet_counts_what_is_there_and_what_was_refused(stated, found):
+    images = found[1].query("view == 'whole'").iloc[5:]
+    refused = pd.DataFrame({"reason": ["too dark", "too dark", "no | such file"]})
+    text = cards.data_sheet(stated, images, refused, 3, "demo")
+    assert "A horse has 25 to 30 photographs." in text
+    assert "- 3 rows were not used:" in text
+    page = pages.from_markdown(text, "demo")
+    assert "<td>too dark</td>\n<td>2</td>" in page
+    assert "<td>no | such file</td>\n<td>1</td>" in page
+    assert "3 pairs" in page
+
+
+def test_limits_follow_from_what_was_found(stated):
+    assert not any("better than" in limit for limit in cards.model_limits(stated))
+    baseline = stated["baselines"][0]
+    stated |= {
+        "baselines": [baseline | {"beaten": False}],
+        "outer": "holdout",
+        "n_raters": 1,
+        "drawn": False,
+        "share_rough": 0.05,
+    }
+    stated["by_class"][1]["recall_by_chance"] = True
+    stated["classes_shown"][2]["horses"] = 4
+    told = "\n".join(cards.data_limits(stated) + cards.model_limits(stated))
+    for claim in [
+        "horses like these 12",
+        "Fewer than 10 horses show relaxed",
+        "One rater",
+        "One set of horses was held out",
+        "than by chance: annoyed",
+        "better than: majority class",
+    ]:
+        assert claim in told, claim
+    assert "explanations" not in told
+
+
+def test_names_appear_as_written_and_run_nothing(stated):
+    name = "<img src=x onerror=alert(1)> *a* [b](javascript:c) | `d` &amp; é"
+    stated["classes_shown"][0]["label"] = stated["by_class"][0]["label"] = name
+    page = pages.from_markdown(cards.model_card(stated, CARD, name), name)
+    assert "<img" not in page
+    assert "href" not in page
+    assert "<em>" not in page
+    written = "&lt;img src=x onerror=alert(1)&gt; *a* [b](javascript:c) | `d` &amp;amp; é"
+    assert f"<td>{written}</td>" in page
+    assert f"<title>{written}</title>" in page

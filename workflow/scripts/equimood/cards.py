@@ -1,0 +1,117 @@
+"""Model card, data sheet, and the limits that both state, from what a study found."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from equimood import methods
+from equimood.evaluation import METRICS, PREDICTORS
+from equimood.pages import as_written
+
+TEMPLATES = Path(__file__).parents[2] / "report"
+FEW_HORSES = 10
+"""Horses of a class below which a study says that they are few: the intervals are wide there."""
+MANY_ROUGH_MAPS = 0.1
+
+
+def model_card(stated: Mapping[str, Any], card: Mapping[str, Any], study: str) -> str:
+    """Write the card of the final model, as Markdown.
+
+    Parameters
+    ----------
+    stated : of :func:`methods.facts`.
+    card : content of the final model's card.yaml.
+    """
+    backbone = next(b for b in stated["backbones"] if b["name"] == card["structure"]["backbone"])
+    return methods.filled(_template("model_card"), {
+        **stated,
+        "study": study,
+        "structure": card["structure"],
+        "temperature": card["temperature"],
+        "n_images": card["n_images"],
+        "n_trained_horses": card["n_horses"],
+        "made": card["provenance"],
+        "backbone": backbone,
+        "figures": [
+            {"title": title, "text": stated["results"][name]} for name, title in METRICS.items()
+        ],
+        "baselines": [
+            baseline | {"title": PREDICTORS.get(baseline["name"], baseline["name"])}
+            for baseline in stated["baselines"]
+        ],
+        "limits": data_limits(stated) + model_limits(stated),
+    })  # fmt: skip
+
+
+def data_sheet(
+    stated: Mapping[str, Any],
+    images: pd.DataFrame,
+    quarantine: pd.DataFrame,
+    n_near_duplicates: int,
+    study: str,
+) -> str:
+    """Write the sheet of the study's photographs, as Markdown.
+
+    Parameters
+    ----------
+    stated : of :func:`methods.facts`.
+    images, quarantine : tables.IMAGES and tables.QUARANTINE.
+    """
+    per_horse = images.drop_duplicates("photo_id")["horse"].value_counts()
+    reasons = quarantine["reason"].value_counts()
+    return methods.filled(_template("data_sheet"), {
+        **stated,
+        "study": study,
+        "per_horse": [int(per_horse.min()), int(per_horse.max())],
+        "refused": [{"reason": reason, "n": int(n)} for reason, n in reasons.items()],
+        "n_near_duplicates": n_near_duplicates,
+        "limits": data_limits(stated),
+    })  # fmt: skip
+
+
+def data_limits(stated: Mapping[str, Any]) -> list[str]:
+    """Say in Markdown what the photographs cannot tell; ``stated`` is of :func:`methods.facts`."""
+    if stated["drawn"]:
+        found = ["The horses are drawn: no figure here speaks of real ones."]
+    else:
+        found = [
+            f"The figures speak of horses like these {stated['n_horses']:,}. Of other breeds, "
+            "cameras, places and situations the study says nothing."
+        ]
+    few = [c["label"] for c in stated["classes_shown"] if c["horses"] < FEW_HORSES]
+    if few:
+        found.append(f"Fewer than {FEW_HORSES} horses show {_names(few)}.")
+    if stated["n_raters"] == 1:
+        found.append("One rater judged each photograph: nobody knows how sure its label is.")
+    return found
+
+
+def model_limits(stated: Mapping[str, Any]) -> list[str]:
+    """Say in Markdown what was not shown; ``stated`` is of :func:`methods.facts`."""
+    found = []
+    if stated["outer"] == "holdout":
+        found.append("One set of horses was held out: another set might have given other figures.")
+    by_chance = [c["label"] for c in stated["by_class"] if c["recall_by_chance"]]
+    if by_chance:
+        found.append(f"Not shown to be found better than by chance: {_names(by_chance)}.")
+    unbeaten = [b["name"] for b in stated["baselines"] if not b["beaten"]]
+    if unbeaten:
+        titles = [PREDICTORS.get(name, name).lower() for name in unbeaten]
+        found.append(f"The model is not shown to be better than: {_names(titles)}.")
+    if stated["n_explained"] and stated["share_rough"] > MANY_ROUGH_MAPS:
+        found.append(
+            f"{stated['share_rough']:.0%} of the explanations miss the score's change by more than "
+            f"{stated['tolerance']:.0%}: take single maps with care."
+        )
+    found.append("What a prediction rests on is what the model used, not what the horse felt.")
+    return found
+
+
+def _template(name: str) -> str:
+    return (TEMPLATES / f"{name}.md.jinja").read_text(encoding="utf-8")
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(as_written(name) for name in names)
