@@ -27,9 +27,6 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/predict.smk"
 
 
-report: "workflow/report/study.rst"
-
-
 localrules:
     all,
     split,

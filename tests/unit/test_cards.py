@@ -1,7 +1,13 @@
+import re
+from html import escape
+
+import jinja2
 import pandas as pd
 import pytest
+from docutils.core import publish_parts
 from equimood import cards, methods, pages
 
+NASTY = "<img src=x onerror=alert(1)> *a* [b](javascript:c) | `d` &amp; é"
 CARD = {
     "structure": {"views": ["whole", "head"], "backbone": "drawn", "pooling": "grid2",
                   "head": "mlp", "hidden_units": 64},
@@ -69,7 +75,7 @@ def test_limits_follow_from_what_was_found(stated):
 
 
 def test_names_appear_as_written_and_run_nothing(stated):
-    name = "<img src=x onerror=alert(1)> *a* [b](javascript:c) | `d` &amp; é"
+    name = NASTY
     stated["classes_shown"][0]["label"] = stated["by_class"][0]["label"] = name
     page = pages.from_markdown(cards.model_card(stated, CARD, name), name)
     assert "<img" not in page
@@ -78,3 +84,18 @@ def test_names_appear_as_written_and_run_nothing(stated):
     written = "&lt;img src=x onerror=alert(1)&gt; *a* [b](javascript:c) | `d` &amp;amp; é"
     assert f"<td>{written}</td>" in page
     assert f"<title>{written}</title>" in page
+
+
+def test_the_first_page_states_figures_and_doubts(stated):
+    name = NASTY + " {{ 7 * 7 }} {% raw %} {# c #} :math:`x` __y__"
+    stated["classes_shown"][0]["label"] = stated["by_class"][0]["label"] = name
+    stated["by_class"][0]["recall_by_chance"] = True
+    written = cards.front_page(stated)
+    # As Snakemake does.
+    rendered = jinja2.Environment().from_string(written).render()
+    html = publish_parts(rendered, writer_name="html")["html_body"]
+    shown = re.sub(r"<[^>]+>", "", html)
+    assert f"balanced accuracy was {stated['results']['balanced_accuracy']}" in shown
+    assert shown.count(escape(name, quote=False)) == 2
+    assert "<img" not in html
+    assert "never saw" in shown

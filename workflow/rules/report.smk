@@ -8,6 +8,13 @@ OUTPUTS  results/{study}/report/methods.html, methods.md, settings.yaml
          results/{study}/report.zip
 """
 
+# The report's first page; before there are figures to state, what holds of every study.
+FRONT_PAGE = f"{RESULTS}/report/front.rst"
+STATED = Path(FRONT_PAGE).exists()
+
+
+report: str(Path(FRONT_PAGE).absolute()) if STATED else "../report/study.rst"
+
 
 localrules:
     write_methods,
@@ -67,6 +74,8 @@ rule write_cards:
         templates=[
             "workflow/report/model_card.md.jinja",
             "workflow/report/data_sheet.md.jinja",
+            "workflow/report/front.rst.jinja",
+            "workflow/report/study.rst",
         ],
         library=library("write_cards"),
     output:
@@ -84,6 +93,7 @@ rule write_cards:
             labels={"figure": "Data sheet"},
         ),
         data_text=f"{RESULTS}/report/data_sheet.md",
+        front=FRONT_PAGE,
     log:
         f"{RESULTS}/logs/write_cards.log",
     benchmark:
@@ -97,7 +107,7 @@ rule write_cards:
     params:
         settings=rules.write_methods.params.settings,
     message:
-        "Writing the model card and the data sheet"
+        "Writing the model card, the data sheet and the first page"
     script:
         "../scripts/write_cards.py"
 
@@ -165,6 +175,7 @@ REPORTED = [
 rule write_report:
     input:
         REPORTED,
+        front=rules.write_cards.output.front,
         settings=rules.write_methods.output.settings,
         captions=sorted(
             str(path) for path in Path(workflow.basedir).glob("workflow/report/*.rst")

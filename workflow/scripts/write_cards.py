@@ -1,4 +1,4 @@
-"""Write the model card and the data sheet of this study."""
+"""Write the model card, the data sheet and the report's first page."""
 
 import pandas as pd
 from equimood import cards, files, logs, methods, pages, settings, tables
@@ -23,3 +23,4 @@ files.write_text(output.model_text, model)
 files.write_text(output.model_card, pages.from_markdown(model, f"Model card: {study.study}"))
 files.write_text(output.data_text, data)
 files.write_text(output.data_sheet, pages.from_markdown(data, f"Data sheet: {study.study}"))
+files.write_text(output.front, cards.front_page(stated))

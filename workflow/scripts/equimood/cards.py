@@ -1,4 +1,4 @@
-"""Model card, data sheet, and the limits that both state, from what a study found."""
+"""Model card, data sheet, the report's first page, and the limits that all state."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,6 +71,16 @@ def data_sheet(
     })  # fmt: skip
 
 
+def front_page(stated: Mapping[str, Any]) -> str:
+    """Write the report's first page, as reStructuredText that Snakemake renders with Jinja.
+
+    Names are escaped with backslashes, which keep what they hold from both.
+    """
+    told = {**stated, "limits": model_limits(stated) + data_limits(stated)}
+    how = (TEMPLATES / "study.rst").read_text(encoding="utf-8")
+    return methods.filled(_template("front", "rst"), told) + how
+
+
 def data_limits(stated: Mapping[str, Any]) -> list[str]:
     """Say in Markdown what the photographs cannot tell; ``stated`` is of :func:`methods.facts`."""
     if stated["drawn"]:
@@ -109,8 +119,8 @@ def model_limits(stated: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _template(name: str) -> str:
-    return (TEMPLATES / f"{name}.md.jinja").read_text(encoding="utf-8")
+def _template(name: str, form: str = "md") -> str:
+    return (TEMPLATES / f"{name}.{form}.jinja").read_text(encoding="utf-8")
 
 
 def _names(names: Sequence[str]) -> str:

@@ -38,5 +38,5 @@ def from_markdown(markdown: str, title: str) -> str:
 
 
 def as_written(text: object) -> str:
-    """Return text in which no character means anything to Markdown: names from a user's table."""
-    return re.sub(r"([\\`*_{}\[\]()#+.!|<>~&-])", r"\\\1", " ".join(str(text).split()))
+    """Return a user's name so that nothing in it is read as Markdown, rST or Jinja."""
+    return re.sub(r"([\\`*_{}\[\]()#+.!|<>~&%:-])", r"\\\1", " ".join(str(text).split()))
