@@ -271,9 +271,9 @@ def test_tables_are_written_with_all_digits_and_printed_with_escapes(tmp_path):
     found = evaluate(frame, CLASSES, {"majority": ["calm"] * len(frame)})
     write_json(tmp_path / "metrics.json", found.metrics)
     evaluation.write_tables(found, tmp_path)
-    exact = pd.read_csv(tmp_path / "metrics.csv").set_index(["predictor", "metric"])
+    exact = pd.read_csv(tmp_path / "metrics.csv").set_index(["level", "predictor", "metric"])
     for name in ("value", "low", "high"):
-        assert exact.loc[("model", "f1_macro"), name] == pytest.approx(
+        assert exact.loc[("image", "model", "f1_macro"), name] == pytest.approx(
             found.metrics["f1_macro"][name], rel=1e-12
         )
     printed = (tmp_path / "classes.tex").read_text()

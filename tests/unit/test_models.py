@@ -38,7 +38,8 @@ def study(tmp_path_factory):
         sha256 = hashlib.sha256((folder / f"{i}.png").read_bytes()).hexdigest()
         rows += [
             {"photo_id": str(i), "image_id": image_id(sha256, box, view), "view": view,
-             "path": f"{i}.png", "label": CLASSES[i % 2], "horse": f"h{i}", "session": "s", "video": None,
+             "path": f"{i}.png", "label": CLASSES[i % 2], "horse": f"h{i}", "session": "s",
+             "video": None,
              **dict(zip(("x0", "y0", "x1", "y1"), box, strict=True))}
             for view, box in BOXES.items()
         ]  # fmt: skip

@@ -174,8 +174,10 @@ def null(folds: Sequence[Any]) -> pd.DataFrame:
 
 
 def p_value(figure: np.ndarray) -> float:
-    """Share of trainings that do as well as the first, itself among them (Phipson and Smyth 2010,
-    doi 10.2202/1544-6115.1585): never 0."""  # noqa: D205
+    """Share of trainings that do as well as the first, itself among them, so that it is never 0.
+
+    Phipson and Smyth 2010, doi 10.2202/1544-6115.1585.
+    """
     return float(np.mean(figure >= figure[0] - 1e-12))
 
 
