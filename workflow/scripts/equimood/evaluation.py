@@ -13,21 +13,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from equimood import levels
 from equimood.files import write_text
-from equimood.intervals import expanded_percentiles
-from equimood.metrics import from_confusion
+from equimood.intervals import Horses
+from equimood.scoring import Scorer
 
 METRICS = {  # scikit-learn's names, and how tables and figures call them
     "balanced_accuracy": "Balanced accuracy",
     "f1_macro": "Macro-F1",
     "accuracy": "Accuracy",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
     "matthews_corrcoef": "Matthews correlation",
     "log_loss": "Log loss",
     "brier_score": "Brier score",
@@ -37,7 +39,13 @@ PREDICTORS = {
     "logistic_regression": "Logistic regression",
     "majority": "Majority class",
 }
-BY_CLASS = ("recall", "precision", "f1")
+BY_CLASS = {  # of one class, and how a Scorer calls them
+    "recall": "recall",
+    "precision": "precision",
+    "f1": "f1",
+    "auroc": "class_auroc",
+    "auprc": "class_auprc",
+}
 INVERSE_PENALTIES = (0.0001, 0.001, 0.01, 0.1, 1.0)  # C of the logistic regression
 
 Array = NDArray[Any]
@@ -48,7 +56,7 @@ class Evaluation:
     """What was found on the pooled out-of-fold predictions.
 
     metrics : content of ``metrics.json``; see :func:`evaluate`.
-    by_class : a row per class: n_images, n_horses, and recall, precision, f1 with _low and _high.
+    by_class : a row per class: n_images, n_horses, and BY_CLASS, each with _low and _high.
     by_horse : a row per horse: fold, n_images, n_correct, accuracy.
     confusion : images, true classes in rows and predicted classes in columns.
     """
@@ -80,72 +88,30 @@ def evaluate(
     Evaluation whose ``metrics`` hold, for each of METRICS, ``{"value", "low", "high"}`` of the
     model; under ``baselines``, the same for each baseline (as far as labels alone can tell) and
     ``difference``, model minus baseline on the same resamples; under ``classes``, for each class
-    n_images, n_horses, and recall, precision and f1; and n_images, n_horses, n_folds, chance,
-    confidence, n_bootstrap.
+    n_images, n_horses, and the figures BY_CLASS; n_images, n_horses, n_folds, chance, confidence,
+    n_bootstrap; and under ``levels``, per level of :mod:`equimood.levels`, ``unit`` (in words),
+    n_units, and the same figures of its units.
 
     Notes
     -----
     Cluster bootstrap: each replicate draws as many horses as there are, with replacement, with all
-    their images; replicates in which a class does not occur are drawn again. Intervals are expanded
-    percentile intervals (Hesterberg 2015, The American Statistician 69:371), because plain ones
-    are too narrow with few horses.
+    their images; replicates in which a class does not occur are drawn again. All levels and
+    predictors share the draws. See :func:`equimood.intervals.interval`.
     """
-    names, horse = np.unique(predictions["horse"].to_numpy(str), return_inverse=True)
-    truth = _codes(predictions["truth"], classes)
-    predicted = {
-        "model": _codes(predictions["predicted"], classes),
-        **{name: _codes(labels, classes) for name, labels in baselines.items()},
-    }
-    counts = {  # (n_horses, C, C) each
-        name: _count(horse, truth, guess, len(names), len(classes))
-        for name, guess in predicted.items()
-    }
-    shows = counts["model"].sum(axis=2) > 0  # (n_horses, C): horses by which a class is shown
-    draws = _resample(shows, n_bootstrap, np.random.default_rng(seed))
-    intervals = _Intervals.of(shows, confidence)
-
-    figures = {name: from_confusion(count.sum(axis=0)) for name, count in counts.items()}
-    replicates = {
-        name: from_confusion(np.tensordot(draws, count, axes=1)) for name, count in counts.items()
-    }
-    losses = _losses(predictions, classes, truth)
-    for name, loss in losses.items():
-        per_horse = np.bincount(horse, loss, len(names))
-        images = np.bincount(horse, minlength=len(names))
-        figures["model"][name] = np.asarray(loss.mean())
-        replicates["model"][name] = (draws @ per_horse) / (draws @ images)
-
+    horses = Horses.of(_scorer(predictions, classes).shows, n_bootstrap, confidence, seed)
+    found = {}
+    for level in levels.given(predictions):
+        units, labels = levels.pooled(predictions, level, classes, baselines)
+        about = {"unit": levels.LEVELS[level], "n_units": len(units)}
+        found[level] = about | _judged(units, classes, labels, horses)
+    of_images = {name: told for name, told in found["image"].items() if name not in about}
+    for of_class in of_images["classes"].values():
+        of_class["n_images"] = of_class["n_units"]
     metrics: dict[str, Any] = {
-        name: intervals.of_all(figures["model"][name], replicates["model"][name], name)
-        for name in METRICS
-    }
-    metrics["baselines"] = {
-        baseline: {
-            name: intervals.of_all(figures[baseline][name], replicates[baseline][name], name)
-            | {
-                "difference": intervals.of_all(
-                    figures["model"][name] - figures[baseline][name],
-                    replicates["model"][name] - replicates[baseline][name],
-                    name,
-                )
-            }
-            for name in METRICS
-            if name in figures[baseline]
-        }
-        for baseline in baselines
-    }
-    confused = counts["model"].sum(axis=0)
-    metrics["classes"] = {
-        label: {"n_images": int(confused[c].sum()), "n_horses": int(shows[:, c].sum())}
-        | {
-            name: intervals.of_class(figures["model"][name][c], replicates["model"][name][:, c], c)
-            for name in BY_CLASS
-        }
-        for c, label in enumerate(classes)
-    }
-    metrics |= {
+        **of_images,
+        "levels": found,
         "n_images": len(predictions),
-        "n_horses": len(names),
+        "n_horses": len(horses.shows),
         "n_folds": int(predictions["fold"].nunique()),
         "chance": 1 / len(classes),
         "confidence": confidence,
@@ -156,11 +122,80 @@ def evaluate(
     )
 
 
+def _judged(
+    units: pd.DataFrame,
+    classes: Sequence[str],
+    baselines: Mapping[str, ArrayLike],
+    horses: Horses,
+) -> dict[str, Any]:
+    """Score one level: see :func:`evaluate`."""
+    model = _scorer(units, classes)
+    scorers = {"model": model} | {
+        name: Scorer.of(units["truth"], labels, units["horse"], classes)
+        for name, labels in baselines.items()
+    }
+    figures = {name: scorer(horses.weights) for name, scorer in scorers.items()}
+    compared = _compared(figures, horses, "model")
+    judged: dict[str, Any] = compared.pop("model")
+    judged["baselines"] = {
+        name: {metric: _reversed(figure) for metric, figure in found.items()}
+        for name, found in compared.items()
+    }
+    shown = model.confusion().sum(axis=(0, 2))
+    judged["classes"] = {
+        label: {"n_units": int(shown[c]), "n_horses": int(model.shows[:, c].sum())}
+        | {
+            name: horses.interval(figures["model"][key][:, c], name, of_class=c)
+            for name, key in BY_CLASS.items()
+        }
+        for c, label in enumerate(classes)
+    }
+    return judged
+
+
+def paired(
+    truth: ArrayLike,
+    horse: ArrayLike,
+    predicted: Mapping[str, ArrayLike],
+    *,
+    classes: Sequence[str],
+    reference: str,
+    probabilities: Mapping[str, ArrayLike] | None = None,
+    n_bootstrap: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """Compare predictors on the same rows, with the same draws of horses for all of them.
+
+    Parameters
+    ----------
+    truth, horse : (n,) labels, and names of horses.
+    predicted : per predictor the labels it gives to the rows, (n,).
+    classes : in the study's order.
+    reference : the predictor that the others are compared with.
+    probabilities : of predictors that have them, (n, C), columns in the order of ``classes``.
+
+    Returns
+    -------
+    Per predictor and figure of METRICS (those of probabilities where it has them)
+    ``{"value", "low", "high"}``, and ``difference``, itself minus the reference, of the same form,
+    except for the reference itself and where one of the two has no such figure.
+    """
+    given = probabilities or {}
+    scorers = {
+        name: Scorer.of(truth, labels, horse, classes, given.get(name))
+        for name, labels in predicted.items()
+    }
+    horses = Horses.of(scorers[reference].shows, n_bootstrap, confidence, seed)
+    figures = {name: scorer(horses.weights) for name, scorer in scorers.items()}
+    return _compared(figures, horses, reference)
+
+
 def by_class(metrics: Mapping[str, Any]) -> pd.DataFrame:
     """Lay out ``metrics["classes"]`` as a table: see :class:`Evaluation`."""
     rows = []
     for label, found in metrics["classes"].items():
-        row = {"class": label, "n_images": found["n_images"], "n_horses": found["n_horses"]}
+        row = {"class": label, **{key: found[key] for key in ("n_images", "n_horses")}}
         for name in BY_CLASS:
             row[name] = found[name]["value"]
             row |= {f"{name}_{bound}": found[name][bound] for bound in ("low", "high")}
@@ -182,8 +217,7 @@ def by_horse(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def confusion(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """Count images by true class (rows) and predicted class (columns), in the study's order."""
-    truth, guess = (_codes(predictions[name], classes) for name in ("truth", "predicted"))
-    counts = _count(np.zeros_like(truth), truth, guess, 1, len(classes))[0]
+    counts = _scorer(predictions, classes).confusion().sum(axis=0)
     return pd.DataFrame(counts, index=list(classes), columns=list(classes))
 
 
@@ -228,16 +262,16 @@ def logistic_regression(
 
 
 def summary(evaluation: Evaluation) -> pd.DataFrame:
-    """Return one row per predictor and metric: value, low, high, and the model's lead over it."""
+    """Return one row per level, predictor and metric: value, low, high, and the model's lead."""
     rows = []
-    parts = {"model": evaluation.metrics, **evaluation.metrics["baselines"]}
-    for predictor, figures in parts.items():
-        for name in (name for name in METRICS if name in figures):
-            row = {"predictor": predictor, "metric": name, **figures[name]}
-            lead = row.pop("difference", {})
-            rows.append(row | {f"difference_{key}": number for key, number in lead.items()})
+    for level, judged in evaluation.metrics["levels"].items():
+        for predictor, figures in {"model": judged, **judged["baselines"]}.items():
+            for name in (name for name in METRICS if name in figures):
+                row = {"level": level, "predictor": predictor, "metric": name, **figures[name]}
+                lead = row.pop("difference", {})
+                rows.append(row | {f"difference_{key}": number for key, number in lead.items()})
     table = pd.DataFrame(rows)
-    return table.astype(dict.fromkeys(table.columns[2:], float))
+    return table.astype(dict.fromkeys(table.columns[3:], float))
 
 
 def write_tables(evaluation: Evaluation, folder: Path) -> None:
@@ -277,9 +311,13 @@ def _with_intervals(rows: pd.DataFrame, *columns: str) -> list[str]:
 
 def _printed_metrics(whole: pd.DataFrame) -> pd.DataFrame:
     printed = pd.DataFrame({"Metric": list(METRICS.values())}, index=list(METRICS))
-    for predictor, rows in whole.groupby("predictor", sort=False):
-        cells = _with_intervals(rows, "value", "low", "high")
+    for (predictor, level), rows in whole.groupby(["predictor", "level"], sort=False):
         title = PREDICTORS.get(str(predictor), str(predictor))
+        if level != "image":
+            if predictor != "model":
+                continue
+            title = f"{title}, by {level}"
+        cells = _with_intervals(rows, "value", "low", "high")
         printed[title] = pd.Series(cells, index=rows["metric"])
     return printed.fillna("")
 
@@ -289,89 +327,36 @@ def _printed_classes(by_class: pd.DataFrame) -> pd.DataFrame:
     printed.columns = ["Class", "Images", "Horses"]
     for name in BY_CLASS:
         cells = _with_intervals(by_class, name, f"{name}_low", f"{name}_high")
-        printed[name.capitalize()] = cells
+        printed[METRICS.get(name, name.capitalize())] = cells
     return printed
 
 
-def _codes(labels: ArrayLike, classes: Sequence[str]) -> Array:
-    """Return (n,) positions in ``classes``."""
-    codes = pd.Index(list(classes)).get_indexer(pd.Index(np.asarray(labels, dtype=object)))
-    if (codes < 0).any():
-        found = np.asarray(labels, dtype=object)[codes < 0][0]
-        raise ValueError(f"label {found!r} is not among the classes {list(classes)}")
-    return np.asarray(codes)
+def _scorer(units: pd.DataFrame, classes: Sequence[str]) -> Scorer:
+    """Take the model's answers from a table with truth, predicted, horse and ``p_{class}``."""
+    p = units[[f"p_{label}" for label in classes]].to_numpy(float)
+    return Scorer.of(units["truth"], units["predicted"], units["horse"], classes, p)
 
 
-def _count(horse: Array, truth: Array, guess: Array, n_horses: int, n_classes: int) -> Array:
-    """Return (n_horses, C, C) images per horse, true class and predicted class."""
-    cell = (horse * n_classes + truth) * n_classes + guess
-    counted = np.bincount(cell, minlength=n_horses * n_classes**2)
-    return counted.reshape(n_horses, n_classes, n_classes)
+def _compared(
+    figures: Mapping[str, Mapping[str, Array]], horses: Horses, reference: str
+) -> dict[str, dict[str, Any]]:
+    """Lay out what :func:`paired` returns; ``figures`` per predictor on ``horses.weights``."""
+    known = figures[reference]
+    compared: dict[str, dict[str, Any]] = {}
+    for predictor, found in figures.items():
+        compared[predictor] = {}
+        for name in (name for name in METRICS if name in found):
+            told: dict[str, Any] = horses.interval(found[name], name)
+            if predictor != reference and name in known:
+                told["difference"] = horses.interval(
+                    found[name] - known[name], name, difference=True
+                )
+            compared[predictor][name] = told
+    return compared
 
 
-def _resample(shows: Array, n_bootstrap: int, rng: np.random.Generator) -> Array:
-    """Return (B, n_horses) times each horse is drawn; every class occurs in every replicate."""
-    n_horses = len(shows)
-    occurring = shows[:, shows.any(axis=0)].astype(float)
-    kept, n_kept = [], 0
-    while n_kept < n_bootstrap:
-        draws = rng.multinomial(n_horses, np.full(n_horses, 1 / n_horses), size=n_bootstrap)
-        draws = draws[(draws @ occurring > 0).all(axis=1)]
-        kept.append(draws)
-        n_kept += len(draws)
-    return np.concatenate(kept)[:n_bootstrap]
-
-
-def _losses(predictions: pd.DataFrame, classes: Sequence[str], truth: Array) -> dict[str, Array]:
-    """Return the log loss and Brier score of each image, (n,): 0 is best.
-
-    With two classes the Brier score is halved, as it was first written for the two-class case.
-    """
-    p = predictions[[f"p_{label}" for label in classes]].to_numpy(float)  # (n, C)
-    is_true = np.eye(len(classes))[truth]
-    eps = np.finfo(float).eps
-    brier = ((p - is_true) ** 2).sum(axis=1)
-    return {
-        "log_loss": -np.log(np.clip((p * is_true).sum(axis=1), eps, 1 - eps)),
-        "brier_score": brier / 2 if len(classes) == 2 else brier,
-    }
-
-
-@dataclass(frozen=True)
-class _Intervals:
-    """How many horses stand behind a figure, and the intervals that follow.
-
-    At 12 horses, expanded percentiles brought the coverage of 95 % intervals for balanced accuracy
-    from 82-92 % to 90-96 % in simulations.
-
-    n_horses : all horses; per_class : (C,) horses that show each class.
-    """
-
-    n_horses: int
-    per_class: Array
-    confidence: float
-
-    @classmethod
-    def of(cls, shows: Array, confidence: float) -> "_Intervals":
-        return cls(len(shows), shows.sum(axis=0), confidence)
-
-    def of_all(self, value: Any, replicates: Array, metric: str) -> dict[str, Any]:
-        """Return value, low and high of a figure of all classes; replicates of shape (B,)."""
-        n, freedom = float(self.n_horses), self.n_horses - 1
-        if metric in ("balanced_accuracy", "f1_macro"):  # means over classes, each with its horses
-            per_class = self.per_class[self.per_class > 0]
-            n = float(stats.hmean(per_class))
-            freedom = min(freedom, int((per_class - 1).sum()))
-        return self._expanded(value, replicates, n, freedom)
-
-    def of_class(self, value: Any, replicates: Array, c: int) -> dict[str, float | None]:
-        """Return value, low and high of a figure of class ``c``; replicates of shape (B,)."""
-        n = int(self.per_class[c])
-        return self._expanded(value, replicates, n, n - 1)
-
-    def _expanded(
-        self, value: Any, replicates: Array, n: float, freedom: int
-    ) -> dict[str, float | None]:
-        found = expanded_percentiles(replicates, n, freedom, self.confidence)
-        low, high = found or (None, None)
-        return {"value": float(value), "low": low, "high": high}
+def _reversed(figure: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a difference to the model into the model's lead."""
+    value, low, high = (figure["difference"][key] for key in ("value", "low", "high"))
+    lead = {"value": 0 - value, "low": None if high is None else -high}
+    return {**figure, "difference": lead | {"high": None if low is None else -low}}
