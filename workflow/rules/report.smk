@@ -1,7 +1,7 @@
 """
 Gather figures, tables and the methods paragraph in one archive to open in a browser.
 
-INPUTS   results/{study}/evaluation/, explanation/, usage/
+INPUTS   results/{study}/evaluation/, comparison/, explanation/, usage/
 OUTPUTS  results/{study}/report/methods.html, methods.md, settings.yaml
          results/{study}/report/efficiency.html, efficiency.csv
          results/{study}/report.zip
@@ -64,6 +64,7 @@ USAGE = {
     "search_fold": expand(rules.search_fold.output.usage, fold=OUTER_FOLDS),
     "train_fold": expand(rules.train_fold.output.usage, fold=OUTER_FOLDS),
     "evaluate_folds": [rules.evaluate_folds.output.usage],
+    "compare_fold": expand(rules.compare_fold.output.usage, fold=OUTER_FOLDS),
     "explain_shard": expand(rules.explain_shard.output.usage, shard=SHARDS),
 }
 
@@ -101,6 +102,8 @@ rule write_efficiency:
 REPORTED = [
     *rules.draw_evaluation.output.shown,
     rules.evaluate_folds.output.table,
+    rules.compare_levels.output.page,
+    rules.draw_comparison.output.shown,
     rules.summarise.output.summary,
     rules.draw_explanation.output.regions,
     rules.draw_explanation.output.sheets,
