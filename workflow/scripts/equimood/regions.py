@@ -24,7 +24,7 @@ from torch import Tensor
 
 from equimood import images
 from equimood.errors import UserError
-from equimood.intervals import expanded_percentiles
+from equimood.intervals import POSITIVE, interval, stacked
 from equimood.tables import BOX, REGION_SCORES, REGIONS, ROLLUPS, read_points
 
 POINT_RADIUS = 0.03
@@ -218,9 +218,9 @@ def summarise(
 ) -> pd.DataFrame:
     """Mean enrichment of each region by model, view and target class, over all images.
 
-    Intervals are expanded percentiles of a bootstrap over horses: photographs of one horse are
-    alike, so whole horses are drawn (Field and Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x).
-    One horse alone has no interval.
+    Intervals are those of :func:`equimood.intervals.interval`: photographs of one horse are alike,
+    so whole horses are drawn (Field and Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x). One
+    horse alone has no interval.
 
     Parameters
     ----------
@@ -304,8 +304,8 @@ def _bootstrap(tally: pd.DataFrame, n: int, confidence: float, seed: int) -> pd.
     sums = np.zeros((2, len(horses), group.ngroups))
     sums[:, of_horse, of_group] = tally[["n_images", "total"]].to_numpy(float).T
     rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(horses), np.full(len(horses), 1 / len(horses)), n).astype(float)
-    counts, totals = draws @ sums[0], draws @ sums[1]
+    weights = stacked(rng.multinomial(len(horses), np.full(len(horses), 1 / len(horses)), n))
+    counts, totals = weights @ sums[0], weights @ sums[1]
     means = np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
     summary = group.agg(
         n_images=("n_images", "sum"),
@@ -317,8 +317,8 @@ def _bootstrap(tally: pd.DataFrame, n: int, confidence: float, seed: int) -> pd.
     summary["n_images"] = summary["n_images"].astype(int)
     summary["enrichment"] = summary["total"] / summary["n_images"]
     summary[["low", "high"]] = [
-        expanded_percentiles(means[:, i], n, n - 1, confidence) or (np.nan, np.nan)
-        for i, n in enumerate(summary["n_horses"])
+        interval(means[:, i], n, confidence, POSITIVE) or (np.nan, np.nan)
+        for i in range(group.ngroups)
     ]
     summary["signed"] /= summary["n_images"]
     summary["top_rate"] = summary["top"] / summary["n_images"]
