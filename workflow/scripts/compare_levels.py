@@ -2,16 +2,18 @@
 
 from pathlib import Path
 
+import pandas as pd
 from equimood import comparison, files, logs, tables
 from equimood.settings import Evaluate
 
 logs.start(snakemake.log[0])
 params = snakemake.params
 options = Evaluate(**params.evaluate)
+columns = ["backbone", "views", "photo_id", "horse", "truth", "predicted"]
 chosen = {Path(path).stem: files.read_yaml(path) for path in snakemake.input.chosen}
 costs = comparison.cost_table(snakemake.input.backbones, snakemake.input.embedded)
 found = comparison.compare(
-    tables.concatenated(snakemake.input.answers),
+    pd.concat([tables.read(path, columns) for path in snakemake.input.answers]),
     chosen,
     costs,
     files.read_json(snakemake.input.metrics),

@@ -22,5 +22,10 @@ embedded = features.embed(
     progress=logs.progress("images embedded"),
 )
 features.write_shard(Path(snakemake.output.features), embedded)
-usage.note(images=embedded.embedded_now, embedding_s=embedded.seconds, device=devices.name(device))
+usage.note(
+    backbone=snakemake.wildcards.backbone,
+    device=devices.name(device),
+    images=embedded.embedded_now,
+    embedding_s=embedded.seconds,
+)
 logs.log.info("%d of %d images embedded now", embedded.embedded_now, len(embedded.image_ids))

@@ -118,7 +118,7 @@ def cost_table(cards: Sequence[str | Path], usages: Sequence[str | Path]) -> pd.
     Parameters
     ----------
     cards : of the fetched backbones, beside their weights.
-    usages : what usage.record wrote of the jobs of embed_shard, named {view}-{backbone}-{shard}.
+    usages : what usage.record wrote of the jobs of embed_shard.
 
     Returns
     -------
@@ -127,16 +127,16 @@ def cost_table(cards: Sequence[str | Path], usages: Sequence[str | Path]) -> pd.
     """
     times = pd.DataFrame(
         [
-            {"name": Path(path).stem, **{key: used[key] for key in _TIMED}}
-            for path, used in ((path, read_json(path)) for path in usages)
+            {name: used[name] for name in _TIMED}
+            for used in map(read_json, usages)
             if used.get("images")
         ],
-        columns=["name", *_TIMED],
+        columns=list(_TIMED),
     )
     rows = []
     for path in map(Path, cards):
         card = read_yaml(path)
-        own = times[times["name"].str.contains(f"-{card['name']}-", regex=False)]
+        own = times[times["backbone"] == card["name"]]
         devices = own["device"].unique()
         one = len(devices) == 1  # times of two devices say nothing together
         rows.append({
@@ -153,7 +153,7 @@ def cost_table(cards: Sequence[str | Path], usages: Sequence[str | Path]) -> pd.
     return pd.DataFrame(rows)
 
 
-_TIMED = ("images", "embedding_s", "device")
+_TIMED = ("backbone", "images", "embedding_s", "device")
 
 
 def configurations(chosen: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -231,7 +231,7 @@ def _scored(
     confidence: float,
     seed: int,
 ) -> tuple[dict[tuple[str, str], dict[str, Array]], Horses, int]:
-    """Score every level on the study and on each draw of horses, (1 + B,) per figure."""
+    """Score every level, per figure, on all weights of the horses: see Horses.weights."""
     of_level: dict[Any, pd.DataFrame] = dict(iter(answers.groupby(LEVEL)))
     scorers = {}
     for level in kept:

@@ -173,6 +173,13 @@ def _in_text(metric: str) -> str:
     return METRICS[metric].lower().replace("-f", "-F").replace("matthews", "Matthews")
 
 
+def _some(names: str, n_shown: int = 8) -> str:
+    """The first of many names; a table has them all."""
+    every = names.split("; ")
+    rest = f" and {len(every) - n_shown} more" if len(every) > n_shown else ""
+    return ", ".join(every[:n_shown]) + rest
+
+
 def _shown(table: pd.DataFrame) -> dict[str, Any]:
     return {"columns": list(table.columns), "rows": table.to_numpy(object).tolist()}
 
@@ -236,7 +243,7 @@ def _printed_choices(by_fold: pd.DataFrame) -> pd.DataFrame:
         scores["Balanced accuracy, test horses"] = "balanced_accuracy"
     return pd.DataFrame({
         "Fold": by_fold["fold"],
-        "Test horses": by_fold["horses"],
+        "Test horses": by_fold["horses"].map(_some),
         "Photographs": by_fold["n_images"],
         "Backbone": by_fold["backbone"],
         "Views": by_fold["views"].str.replace("+", " + "),
