@@ -46,7 +46,13 @@ def found():
         {"image": ["a", "a", "b"], "horse": "h1", "view": ["whole", "head", None]}
     )
     gaps = {"n_images": 77, "median": 0.021, "share_over_tolerance": 0.22}
-    return [config, images, splits, [best, best, other, best], judged.metrics, refused, gaps]
+    compared = {
+        "n_compared": 3, "budget": [4],
+        "best": {"name": "drawn on whole + head", "value": "0.81 [0.70, 0.90]"},
+        "recommended": {"name": "drawn on whole", "difference": "-0.02 [-0.10, +0.07]"},
+    }  # fmt: skip
+    bests = [best, best, other, best]
+    return [config, images, splits, bests, judged.metrics, compared, refused, gaps]
 
 
 def test_the_paragraph_states_what_was_found(found):
@@ -67,6 +73,10 @@ def test_the_paragraph_states_what_was_found(found):
         "200 bootstrap samples",
         "77 photographs, drawn evenly",
         "32 Gauss-Legendre points",
+        "3 combinations of network and views were compared",
+        "among 4 structures",
+        "The best was drawn on whole + head (macro-F1 0.81 [0.70, 0.90], optimistic",
+        "drawn on whole needs the fewest operations (difference -0.02 [-0.10, +0.07])",
         "scikit-learn 1.",
         "weights backbone.safetensors",
     ]:
@@ -96,6 +106,11 @@ def test_raters_are_named_where_there_were_several(found):
     found[1] = found[1].assign(n_raters=3, agreement=0.8)
     text = methods.methods_paragraph(methods.facts(*found))
     assert "(up to 3), of whom 80% agreed" in text
+
+
+def test_a_single_combination_is_not_compared_with_itself(found):
+    found[5] = {"n_compared": 0, "budget": [4]}
+    assert "combinations" not in methods.methods_paragraph(methods.facts(*found))
 
 
 @pytest.mark.parametrize("outer", ["holdout", "leave_one_horse_out", "column", "kfold"])

@@ -20,6 +20,7 @@ rule write_methods:
         splits=rules.split_horses.output.splits,
         best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
         metrics=rules.evaluate_folds.output.metrics,
+        comparison=rules.compare_levels.output.found,
         quarantine=rules.ingest.output.quarantine,
         checks=rules.summarise.output.checks,
         template="workflow/report/methods.md.jinja",

@@ -108,6 +108,8 @@ def compare(
     levels.insert(2, "recommended", [tuple(row) == recommended for row in levels[LEVEL].to_numpy()])
     levels.insert(3, "worse", worse)
     facts |= {"n_horses": len(horses.shows), "n_images": n_images}
+    facts["best"] = recommendation.in_short(levels.iloc[0], metric)
+    facts["recommended"] = recommendation.in_short(levels[levels["recommended"]].iloc[0], metric)
     facts["told"] = recommendation.in_words(levels, facts)
     return Comparison(levels, _effects(scored, horses, metric), facts)
 

@@ -99,6 +99,15 @@ def in_words(levels: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
     return told
 
 
+def in_short(row: pd.Series, metric: str) -> dict[str, str]:
+    """Name, value and difference from the best of a row of levels, as text."""
+    return {
+        "name": _named(row),
+        "value": _value(row, metric),
+        "difference": _difference(row, metric),
+    }
+
+
 def page(
     levels: pd.DataFrame,
     effects: pd.DataFrame,
