@@ -103,9 +103,9 @@ def compare(
     gmacs = levels["backbone"].map(of_backbone["gmacs"]) * levels["views"].map(n_views)
     levels.insert(4, "gmacs", gmacs)
     worse = levels[f"{metric}_difference_high"] < 0
-    able = levels[~worse]
-    recommended = min(able[LEVEL].itertuples(index=False, name=None), key=cost.__getitem__)
-    levels.insert(2, "recommended", [tuple(row) == recommended for row in levels[LEVEL].to_numpy()])
+    # A stable sort: of those that cost the same, the one that scored highest.
+    recommended = levels[~worse].sort_values("gmacs", kind="stable").index[0]
+    levels.insert(2, "recommended", levels.index == recommended)
     levels.insert(3, "worse", worse)
     facts |= {"n_horses": len(horses.shows), "n_images": n_images}
     facts["best"] = recommendation.in_short(levels.iloc[0], metric)

@@ -283,7 +283,7 @@ def levels(table: pd.DataFrame, found: Mapping[str, Any], n_shown: int = 30) -> 
     rows, marked = np.arange(len(table)), table["recommended"].to_numpy(bool)
     figure = blank(PAGE_IN, 1.25 + 0.27 * len(table))
     panels = figure.subplots(1, 3, sharey=True, width_ratios=(1.25, 1.25, 0.8))
-    figure.get_layout_engine().set(wspace=0.05)
+    figure.set_layout_engine("constrained", wspace=0.05)
     for axes, suffix in zip(panels[:2], ("", "_difference"), strict=True):
         columns = [f"{metric}{suffix}{end}" for end in ("", "_low", "_high")]
         numbers = table[columns].to_numpy(float)

@@ -1,6 +1,7 @@
 """A recommendation in words, and the page and tables that it stands on.
 
-What is recommended is the level that computes least of those not shown to be worse than the best.
+What is recommended is the level that computes least of those not shown to be worse than the best,
+and of several that compute the same the one that scored highest.
 Not shown to differ is never called equal.
 """
 
@@ -146,14 +147,13 @@ def _what_would_settle(chosen: pd.Series, metric: str, n_horses: int) -> str:
     # An interval shrinks with the square root of the number of horses.
     if needed > HARDLY * n_horses:
         return (
-            f"To show a difference of {-value:.3f}, if that is the true one, would take more than "
-            f"{HARDLY} times as many horses: for any use the two are alike, unless the difference "
-            f"is nearer to the interval's end, {-low:.2f}."
+            f"What would settle it: more than {HARDLY} times as many horses, if the difference "
+            f"found, {-value:.2g}, is the true one. One of up to {-low:.2g} is not ruled out."
         )
-    rounded = int(float(f"{max(needed, n_horses + 1):.1e}"))
+    rounded = max(round(needed, 1 - math.floor(math.log10(needed))), n_horses + 1)
     return (
-        f"What would settle it: a difference of {-value:.2f}, if that is the true one, would show "
-        f"with about {max(rounded, n_horses + 1):,} horses like these."
+        f"What would settle it: more horses. If the difference found, {-value:.2g}, is the true "
+        f"one, half of all studies with about {rounded:,.0f} horses like these would show it."
     )
 
 
