@@ -112,7 +112,7 @@ rule draw_comparison:
     output:
         shown=report(
             f"{RESULTS}/comparison/levels.png",
-            caption="../report/levels.rst",
+            caption="../report/compared.rst",
             category="6. Which architecture",
             labels={
                 "figure": "Every combination of backbone and views, and what it costs"

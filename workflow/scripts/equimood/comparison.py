@@ -60,7 +60,7 @@ def compare(
     Parameters
     ----------
     answers : tables.COMPARED of all outer folds.
-    chosen : per outer fold, what levels.told says.
+    chosen : per outer fold, what contenders.told says.
     costs : as :func:`cost_table` gives it.
     nested : content of metrics.json: the study's own figures.
     metric : of OF_LABELS, which decides.

@@ -265,7 +265,7 @@ def baselines(metrics: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def levels(table: pd.DataFrame, found: Mapping[str, Any], n_shown: int = 30) -> Figure:
+def comparison(table: pd.DataFrame, found: Mapping[str, Any], n_shown: int = 30) -> Figure:
     """Every combination of backbone and views: score, difference from the best, cost.
 
     Parameters
