@@ -22,6 +22,7 @@ include: "workflow/rules/embed.smk"
 include: "workflow/rules/search.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/compare.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/predict.smk"
@@ -34,6 +35,7 @@ localrules:
     search,
     train,
     evaluate,
+    compare,
     explain,
     report,
     predict,
@@ -74,6 +76,11 @@ rule evaluate:
         rules.evaluate_folds.output,
 
 
+rule compare:
+    input:
+        rules.compare_levels.output,
+
+
 rule explain:
     input:
         rules.summarise.output,
@@ -112,6 +119,7 @@ onstart:
         runs.check_shared([ANNOTATIONS, IMAGES, REGIONS, RESULTS], slurm_run)
     runs.take_over(Path(f"{RESULTS}/.slurm-run"), slurm_run)
     print(f"Study {settings.study}: results in {RESULTS}/, logs in {RESULTS}/logs/")
+    print(efficiency.planned(settings, FOLDS))
 
 
 onsuccess:

@@ -48,4 +48,10 @@ def found():
         {"image": ["a", "a", "b"], "horse": "h1", "view": ["whole", "head", None]}
     )
     gaps = {"n_images": 77, "median": 0.021, "share_over_tolerance": 0.22}
-    return [config, images, splits, [best, best, other, best], judged.metrics, refused, gaps]
+    compared = {
+        "n_compared": 3, "budget": [4],
+        "best": {"name": "drawn on whole + head", "value": "0.81 [0.70, 0.90]"},
+        "recommended": {"name": "drawn on whole", "difference": "-0.02 [-0.10, +0.07]"},
+    }  # fmt: skip
+    bests = [best, best, other, best]
+    return [config, images, splits, bests, judged.metrics, compared, refused, gaps]

@@ -56,6 +56,32 @@ def test_null_settings_become_what_the_architecture_was_trained_with(tmp_path):
     assert backbone.interpolation == config.interpolation
 
 
+def test_the_cost_of_a_network_is_counted_as_by_hand(tmp_path):
+    """A ResNet-18 without bias: a convolution costs its weights once at every place it writes."""
+    network = timm.create_model("resnet18", num_classes=0)
+    side = {}
+    hooks = [
+        module.register_forward_hook(lambda m, _, out: side.update({m: out[0, 0].numel()}))
+        for module in network.modules() if isinstance(module, torch.nn.Conv2d)
+    ]  # fmt: skip
+    network.eval()(torch.zeros(1, 3, 64, 64))
+    assert len(hooks) == 20
+    macs = sum(conv.weight.numel() * places for conv, places in side.items())
+    card = read_yaml(fetch(tmp_path, "resnet18") / "card.yaml")
+    assert card["macs"] == macs
+
+
+def test_the_cost_of_a_transformer_has_its_attention(tmp_path):
+    """Of L tokens of d numbers, a block costs 12 L d² and attention 2 L² d (Vaswani 2017)."""
+    card = read_yaml(fetch(tmp_path, "test_vit", input_px=160) / "card.yaml")
+    network = timm.create_model("test_vit", num_classes=0)
+    d, n_blocks, patch = network.embed_dim, len(network.blocks), network.patch_embed.patch_size[0]
+    n_patches = (160 // patch) ** 2
+    tokens, hidden = n_patches + 1, network.blocks[0].mlp.fc1.out_features
+    block = tokens * (4 * d * d + 2 * d * hidden) + 2 * tokens**2 * d
+    assert card["macs"] == n_patches * 3 * patch**2 * d + n_blocks * block
+
+
 def test_a_backbone_stays_frozen_and_in_evaluation_mode(tmp_path):
     backbone = fetched(tmp_path)
     before = backbone(picture(), ["avg"])["avg"]

@@ -22,7 +22,7 @@ def stated(found):
 
 
 def test_the_model_card_states_the_model_and_its_figures(stated):
-    text = cards.model_card(stated, CARD, "demo")
+    text = cards.model_card(stated, CARD)
     flat = " ".join(text.split())
     for claim in [
         "4 emotions (neutral, annoyed, relaxed and alarmed)",
@@ -40,7 +40,7 @@ def test_the_model_card_states_the_model_and_its_figures(stated):
 def test_the_data_sheet_counts_what_is_there_and_what_was_refused(stated, found):
     images = found[1].query("view == 'whole'").iloc[5:]
     refused = pd.DataFrame({"reason": ["too dark", "too dark", "no | such file"]})
-    text = cards.data_sheet(stated, images, refused, 3, "demo")
+    text = cards.data_sheet(stated, images, refused, 3)
     assert "A horse has 25 to 30 photographs." in text
     assert "- 3 rows were not used:" in text
     page = pages.from_markdown(text, "demo")
@@ -77,7 +77,7 @@ def test_limits_follow_from_what_was_found(stated):
 def test_names_appear_as_written_and_run_nothing(stated):
     name = NASTY
     stated["classes_shown"][0]["label"] = stated["by_class"][0]["label"] = name
-    page = pages.from_markdown(cards.model_card(stated, CARD, name), name)
+    page = pages.from_markdown(cards.model_card(stated, CARD), name)
     assert "<img" not in page
     assert "href" not in page
     assert "<em>" not in page

@@ -16,6 +16,7 @@ import subprocess
 busy = "import time; b = bytearray(200_000_000); b[::4096] = b'1' * len(b[::4096])\\n" \\
        "while time.process_time() < 2.5: pass"
 subprocess.run([sys.executable, "-c", busy], check=True)
+usage.note(images=7, device="CPU")
 usage.add(usage.Used(1, 10, 5000), here=False)
 usage.add(usage.Used(1, 20, 100), here=True)
 """
@@ -34,6 +35,7 @@ def test_a_job_counts_its_children_and_its_other_nodes(tmp_path):
     told = job(tmp_path / "used.json", SLURM_JOB_ID="1")
     assert told["cores"] == 2 and told["memory_mb"] == 1000 and told["gpus"] == 1
     assert told["wall_s"] > 2.5
+    assert told["images"] == 7 and told["device"] == "CPU"
     child = told["cpu_s"] - 30  # a child's last second may be missed
     assert 1.4 < child < told["wall_s"] + 2
     assert told["peak_mb"] == 5000  # of the other node, which is more than here

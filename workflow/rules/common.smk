@@ -18,7 +18,7 @@ from snakemake.exceptions import WorkflowError
 SCRIPTS = Path(workflow.basedir) / "workflow/scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from equimood import runs, splits, tables
+from equimood import efficiency, runs, splits, tables
 from equimood import settings as study_settings
 from equimood.errors import UserError
 

@@ -1,7 +1,7 @@
 """
 Gather figures, tables and the methods paragraph in one archive to open in a browser.
 
-INPUTS   results/{study}/evaluation/, explanation/, usage/
+INPUTS   results/{study}/evaluation/, comparison/, explanation/, usage/
 OUTPUTS  results/{study}/report/methods.html, methods.md, settings.yaml
          results/{study}/report/model_card.html, data_sheet.html, and both as .md
          results/{study}/report/efficiency.html, efficiency.csv
@@ -17,35 +17,58 @@ report: str(Path(FRONT_PAGE).absolute()) if STATED else "../report/study.rst"
 
 
 localrules:
-    write_methods,
-    write_cards,
+    write_documents,
     write_efficiency,
     write_report,
 
 
-rule write_methods:
+rule write_documents:
     input:
         images=rules.ingest.output.images,
+        near_duplicates=rules.ingest.output.near_duplicates,
         splits=rules.split_horses.output.splits,
         best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
         metrics=rules.evaluate_folds.output.metrics,
+        comparison=rules.compare_levels.output.found,
         quarantine=rules.ingest.output.quarantine,
         checks=rules.summarise.output.checks,
-        template="workflow/report/methods.md.jinja",
-        library=library("write_methods"),
+        card=rules.train_fold.output.card.format(fold="final"),
+        templates=[
+            "workflow/report/methods.md.jinja",
+            "workflow/report/model_card.md.jinja",
+            "workflow/report/data_sheet.md.jinja",
+            "workflow/report/front.rst.jinja",
+            "workflow/report/study.rst",
+        ],
+        library=library("write_documents"),
     output:
-        html=report(
+        methods=report(
             f"{RESULTS}/report/methods.html",
             caption="../report/methods.rst",
             category="4. For the paper",
             labels={"figure": "Methods paragraph"},
         ),
-        text=f"{RESULTS}/report/methods.md",
+        methods_text=f"{RESULTS}/report/methods.md",
+        model_card=report(
+            f"{RESULTS}/report/model_card.html",
+            caption="../report/model_card.rst",
+            category="4. For the paper",
+            labels={"figure": "Model card"},
+        ),
+        model_card_text=f"{RESULTS}/report/model_card.md",
+        data_sheet=report(
+            f"{RESULTS}/report/data_sheet.html",
+            caption="../report/data_sheet.rst",
+            category="4. For the paper",
+            labels={"figure": "Data sheet"},
+        ),
+        data_sheet_text=f"{RESULTS}/report/data_sheet.md",
+        front=FRONT_PAGE,
         settings=f"{RESULTS}/report/settings.yaml",
     log:
-        f"{RESULTS}/logs/write_methods.log",
+        f"{RESULTS}/logs/write_documents.log",
     benchmark:
-        f"{RESULTS}/benchmarks/write_methods.tsv"
+        f"{RESULTS}/benchmarks/write_documents.tsv"
     conda:
         "../../envs/equimood.yaml"
     threads: 1
@@ -56,60 +79,9 @@ rule write_methods:
         # New images change nothing in the study's report.
         settings={k: v for k, v in plain(settings).items() if k != "predict"},
     message:
-        "Writing the methods paragraph"
+        "Writing the methods, the model card and the data sheet"
     script:
-        "../scripts/write_methods.py"
-
-
-rule write_cards:
-    input:
-        images=rules.ingest.output.images,
-        near_duplicates=rules.ingest.output.near_duplicates,
-        splits=rules.split_horses.output.splits,
-        best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
-        metrics=rules.evaluate_folds.output.metrics,
-        quarantine=rules.ingest.output.quarantine,
-        checks=rules.summarise.output.checks,
-        card=rules.train_fold.output.card.format(fold="final"),
-        templates=[
-            "workflow/report/model_card.md.jinja",
-            "workflow/report/data_sheet.md.jinja",
-            "workflow/report/front.rst.jinja",
-            "workflow/report/study.rst",
-        ],
-        library=library("write_cards"),
-    output:
-        model_card=report(
-            f"{RESULTS}/report/model_card.html",
-            caption="../report/model_card.rst",
-            category="4. For the paper",
-            labels={"figure": "Model card"},
-        ),
-        model_text=f"{RESULTS}/report/model_card.md",
-        data_sheet=report(
-            f"{RESULTS}/report/data_sheet.html",
-            caption="../report/data_sheet.rst",
-            category="4. For the paper",
-            labels={"figure": "Data sheet"},
-        ),
-        data_text=f"{RESULTS}/report/data_sheet.md",
-        front=FRONT_PAGE,
-    log:
-        f"{RESULTS}/logs/write_cards.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/write_cards.tsv"
-    conda:
-        "../../envs/equimood.yaml"
-    threads: 1
-    resources:
-        mem_mb=attempts(1000),
-        runtime=attempts(10),
-    params:
-        settings=rules.write_methods.params.settings,
-    message:
-        "Writing the model card, the data sheet and the first page"
-    script:
-        "../scripts/write_cards.py"
+        "../scripts/write_documents.py"
 
 
 # The jobs behind the reported results, in the order of their stages.
@@ -129,6 +101,7 @@ USAGE = {
         else {}
     ),
     "evaluate_folds": [rules.evaluate_folds.output.usage],
+    "compare_fold": expand(rules.compare_fold.output.usage, fold=OUTER_FOLDS),
     "explain_shard": expand(rules.explain_shard.output.usage, shard=SHARDS),
 }
 
@@ -166,13 +139,15 @@ rule write_efficiency:
 REPORTED = [
     *rules.draw_evaluation.output.shown,
     rules.evaluate_folds.output.table,
+    rules.compare_levels.output.page,
+    rules.draw_comparison.output.shown,
     rules.summarise.output.summary,
     rules.draw_explanation.output.regions,
     rules.draw_explanation.output.sheets,
     rules.draw_explanation.output.panels,
-    rules.write_methods.output.html,
-    rules.write_cards.output.model_card,
-    rules.write_cards.output.data_sheet,
+    rules.write_documents.output.methods,
+    rules.write_documents.output.model_card,
+    rules.write_documents.output.data_sheet,
     rules.write_efficiency.output.html,
 ]
 
@@ -180,8 +155,8 @@ REPORTED = [
 rule write_report:
     input:
         REPORTED,
-        front=rules.write_cards.output.front,
-        settings=rules.write_methods.output.settings,
+        front=rules.write_documents.output.front,
+        settings=rules.write_documents.output.settings,
         captions=sorted(
             str(path) for path in Path(workflow.basedir).glob("workflow/report/*.rst")
         ),

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from timm.models import get_pretrained_cfg, load_state_dict
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from equimood import settings
 from equimood.errors import UserError
@@ -126,7 +127,7 @@ def fetch(name: str, spec: settings.Backbone, folder: Path, seed: int, hub_cache
     else:
         found, source = _from_file(key, Path(spec.weights))
         weights = _fitted(key, spec.architecture, network, found)
-    n_features = _n_features(key, spec.architecture, network, preprocessing["side"])
+    n_features, macs = _tried(key, spec.architecture, network, preprocessing["side"])
     if unknown := [pooling for pooling in spec.poolings if pooling not in n_features]:
         raise UserError(
             f"{key}.poolings: {spec.architecture} has no {unknown[0]!r}; write some of "
@@ -143,6 +144,7 @@ def fetch(name: str, spec: settings.Backbone, folder: Path, seed: int, hub_cache
         **preprocessing,
         "n_features": n_features,
         "n_parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "macs": macs,
         "fingerprint": fingerprint,
         "source": source,
         "license": network.pretrained_cfg.get("license") if spec.weights == "hub" else None,
@@ -273,8 +275,12 @@ def _grid(maps: Tensor, side: int) -> Tensor:
     return torch.stack(cells, dim=2).flatten(1)
 
 
-def _n_features(key: str, architecture: str, network: Network, side: int) -> dict[str, int]:
-    """Try the network once: the poolings it has, and the length of each."""
+def _tried(key: str, architecture: str, network: Network, side: int) -> tuple[dict[str, int], int]:
+    """Try the network once: the length of each pooling it has, and what one image costs.
+
+    The cost is counted, not timed: multiplications with an addition (MACs, half of what torch
+    counts as FLOPs) of convolutions, matrix products and attention.
+    """
     inputs = torch.linspace(-1, 1, 3 * side * side).view(1, 3, side, side)
     network.eval()
     try:
@@ -286,7 +292,8 @@ def _n_features(key: str, architecture: str, network: Network, side: int) -> dic
             else:
                 last = network.forward_features(inputs)
                 poolings = MAP_POOLINGS if getattr(last, "ndim", None) == 4 else ("avg",)
-            pooled = _pool(network, inputs, poolings)
+            with FlopCounterMode(display=False) as counter:
+                pooled = _pool(network, inputs, poolings)
     except Exception as error:  # whatever an architecture raises says that it cannot take this
         raise UserError(
             f"{key}: {architecture} gives no features for an input of {side} px: {_short(error)}. "
@@ -294,7 +301,8 @@ def _n_features(key: str, architecture: str, network: Network, side: int) -> dic
         ) from error
     if not all(bool(vector.isfinite().all()) for vector in pooled.values()):
         raise UserError(f"{key}: {architecture} gives no finite features; choose another")
-    return {pooling: vector.shape[1] for pooling, vector in pooled.items()}
+    lengths = {pooling: vector.shape[1] for pooling, vector in pooled.items()}
+    return lengths, counter.get_total_flops() // 2
 
 
 # Architectures and weights

@@ -16,7 +16,7 @@ FEW_HORSES = 10
 MANY_ROUGH_MAPS = 0.1
 
 
-def model_card(stated: Mapping[str, Any], card: Mapping[str, Any], study: str) -> str:
+def model_card(stated: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     """Write the card of the final model, as Markdown.
 
     Parameters
@@ -27,7 +27,6 @@ def model_card(stated: Mapping[str, Any], card: Mapping[str, Any], study: str) -
     backbone = next(b for b in stated["backbones"] if b["name"] == card["structure"]["backbone"])
     return methods.filled(_template("model_card"), {
         **stated,
-        "study": study,
         "structure": card["structure"],
         "temperature": card["temperature"],
         "n_images": card["n_images"],
@@ -50,7 +49,6 @@ def data_sheet(
     images: pd.DataFrame,
     quarantine: pd.DataFrame,
     n_near_duplicates: int,
-    study: str,
 ) -> str:
     """Write the sheet of the study's photographs, as Markdown.
 
@@ -63,7 +61,6 @@ def data_sheet(
     reasons = quarantine["reason"].value_counts()
     return methods.filled(_template("data_sheet"), {
         **stated,
-        "study": study,
         "per_horse": [int(per_horse.min()), int(per_horse.max())],
         "refused": [{"reason": reason, "n": int(n)} for reason, n in reasons.items()],
         "n_near_duplicates": n_near_duplicates,

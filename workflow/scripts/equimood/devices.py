@@ -15,6 +15,11 @@ def choose() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def name(device: torch.device) -> str:
+    """What the device is called: the GPU's model, or CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def autocast(device: torch.device) -> torch.autocast:
     """Mixed precision where the device has it: a CPU may emulate bfloat16, 4-5 times slower."""
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported()

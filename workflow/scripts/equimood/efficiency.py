@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from equimood import usage
+from equimood import settings, usage
 from equimood.files import read_json
 from equimood.pages import page
 
@@ -61,6 +61,31 @@ def summarise(files: Mapping[str, Sequence[str | Path]]) -> pd.DataFrame:
     return table.astype({"jobs": int})
 
 
+def planned(study: settings.Settings, folds: Sequence[str]) -> str:
+    """Tell in two lines what a study is about to search, train and embed.
+
+    Parameters
+    ----------
+    folds : names of the outer folds and ``final``.
+    """
+    n_outer, search = len(folds) - 1, study.search
+    n_structures = min(study.n_structures, search.n_trials)
+    n_heads, n_inner = search.n_heads_tried, study.split.inner_splits
+    n_views, n_backbones = len(study.searched_views), len(study.searched_backbones)
+    n_compared = len(search.views) * n_backbones
+    some = f" of {study.n_structures:,}" if n_structures < study.n_structures else ""
+    lines = [
+        f"{_counted(n_outer, 'outer fold')} and the final model, each with a search of "
+        f"{_counted(n_structures, 'structure')}{some} x {_counted(n_heads, 'head')} on "
+        f"{_counted(n_inner, 'inner fold')}: "
+        f"{len(folds) * n_structures * n_heads * n_inner:,} heads",
+        f"{_counted(n_views, 'view')} x {_counted(n_backbones, 'backbone')} to embed",
+    ]
+    if n_compared > 1:
+        lines[1] += f"; {n_compared:,} combinations of them to compare in each outer fold"
+    return "\n".join(lines)
+
+
 def asked(jobs: Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]]) -> str:
     """Tell as text what jobs would ask of a cluster, rule by rule and in all.
 
@@ -109,6 +134,10 @@ def as_html(table: pd.DataFrame) -> str:
         for row in table.to_dict("records")
     ])  # fmt: skip
     return page("What the jobs used", Markup(table_html))
+
+
+def _counted(n: int, thing: str) -> str:
+    return f"{n:,} {thing}{'s' * (n != 1)}"
 
 
 def _time(hours: float) -> str:

@@ -47,13 +47,15 @@ class Embedded:
     """A shard's features.
 
     ``image_ids`` (n,) sorted, each once; ``features`` pooling -> (n, d) in the same order;
-    ``fingerprint`` of the backbone; ``embedded_now``: images that were not in the store.
+    ``fingerprint`` of the backbone; ``embedded_now``: images that were not in the store, and
+    ``seconds`` that they took, decoding included.
     """
 
     image_ids: list[str]
     features: dict[str, np.ndarray]
     fingerprint: str
     embedded_now: int
+    seconds: float = 0.0
 
 
 def store_key(backbone: Backbone, pooling: str, dtype: str) -> str:
@@ -106,7 +108,8 @@ def embed(
     todo = rows[missing.any(axis=1)]
     squares = _squares(todo, images_dir, backbone, workers, ahead=2 * batch_size)
     batches: list[dict[str, np.ndarray]] = []
-    start, saved = 0, time.monotonic()
+    start = 0
+    began = saved = time.monotonic()
     for done in range(0, len(todo), batch_size):
         batch = list(islice(squares, batch_size))
         batches.append(_forward(backbone, batch, wanted, batch_size))
@@ -121,11 +124,12 @@ def embed(
                 vectors = np.concatenate([vectors[pooling] for vectors in batches])[new]
                 _append(stores[pooling], part["image_id"][new].tolist(), _cast(vectors, dtype))
             batches, start, saved = [], end, time.monotonic()
+    seconds = time.monotonic() - began
     features = {
         pooling: _collect(store, ids, backbone.n_features[pooling], dtype)
         for pooling, store in stores.items()
     }
-    return Embedded(ids.tolist(), features, backbone.fingerprint, len(todo))
+    return Embedded(ids.tolist(), features, backbone.fingerprint, len(todo), seconds)
 
 
 def square(

@@ -24,6 +24,7 @@ def facts(
     splits: pd.DataFrame,
     bests: Sequence[Mapping[str, Any]],
     metrics: Mapping[str, Any],
+    comparison: Mapping[str, Any],
     quarantine: pd.DataFrame,
     gaps: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def facts(
     ----------
     images, splits : tables.IMAGES and tables.SPLITS.
     bests : content of best.yaml of each outer fold.
-    metrics : content of metrics.json.
+    metrics, comparison : content of metrics.json and comparison.json.
     quarantine : tables.QUARANTINE.
     gaps : of checks.json.
     """
@@ -43,6 +44,7 @@ def facts(
     chosen = Counter(_in_words(best["structure"]) for best in bests).most_common()
     made = provenance()
     return {
+        "study": study.study,
         "n_photos": len(photos),
         "n_horses": photos["horse"].nunique(),
         "n_sessions": len(sessions),
@@ -103,6 +105,10 @@ def facts(
             }
             for name, found in metrics["baselines"].items()
         ],
+        "n_compared": comparison["n_compared"],
+        "budget": comparison["budget"],
+        "best": comparison.get("best"),
+        "recommended": comparison.get("recommended"),
         **study.explain.model_dump(exclude={"map_px", "batch_size"}),
         "n_explained": gaps["n_images"],
         "median_gap": gaps["median"],

@@ -6,6 +6,7 @@ reference in ``docs/configuration.md``: ``make reference`` writes all three from
 
 import difflib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -256,6 +257,13 @@ class Search(Section):
     batch_size: int = Field(128, ge=1)
     """Images per step."""
 
+    @property
+    def n_heads_tried(self) -> int:
+        """Heads of a trial: each combination of settings comes with all its seeds."""
+        settings = (self.learning_rate, self.weight_decay, self.dropout, self.label_smoothing)
+        n_combinations = math.prod(map(len, settings))
+        return self.seeds * min(n_combinations, max(1, self.n_heads // self.seeds))
+
 
 class Train(Section):
     """The chosen configuration, trained on all horses of the fold."""
@@ -388,6 +396,14 @@ class Settings(Section):
     def searched_views(self) -> list[str]:
         """Views that take part, each once, in the order first named."""
         return list(dict.fromkeys(name for names in self.search.views for name in names))
+
+    @property
+    def n_structures(self) -> int:
+        """Structures that the search space has."""
+        poolings = sum(len(self.backbones[name].poolings) for name in self.searched_backbones)
+        units = {"linear": 1, "mlp": len(self.search.hidden_units)}
+        heads = sum(units[head] for head in self.search.heads)
+        return len(self.search.views) * poolings * heads * len(self.search.weight_by)
 
     @property
     def certain_boxes(self) -> set[str]:

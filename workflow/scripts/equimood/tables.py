@@ -113,6 +113,7 @@ PREDICTIONS = _schema(
     image_id=_TEXT, photo_id=_TEXT, path=_TEXT, horse=_TEXT, session=_TEXT, video=_TEXT,
     fold=_TEXT, truth=_TEXT, predicted=_TEXT,
 )  # and p_{class}, one column a class  # fmt: skip
+COMPARED = pa.schema([("backbone", _TEXT), ("views", _TEXT), *PREDICTIONS])  # and p_{class}
 REGION_SCORES = _schema(
     image_id=_TEXT,
     photo_id=_TEXT,

@@ -21,6 +21,7 @@ from equimood.files import write_json
 
 EVERY_S = 1.0
 _elsewhere: list[tuple["Used", bool]] = []
+_noted: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,15 @@ def record(path: str | Path, threads: int, resources: Mapping[str, Any]) -> None
             "cores": threads * resources.get("nodes", 1),
             "memory_mb": resources.get("mem_mb", 0),
             "gpus": gpus,
+            **_noted,
         })  # fmt: skip
 
     atexit.register(write)
+
+
+def note(**facts: Any) -> None:
+    """Tell more of this job, to stand beside what it used."""
+    _noted.update(facts)
 
 
 def add(used: Used, here: bool) -> None:

@@ -1,0 +1,139 @@
+"""
+Compare the searched combinations of backbone and views on unseen horses, at equal budget.
+
+INPUTS   results/{study}/search/{fold}/trials.parquet, best.yaml, splits, features,
+         evaluation/predictions.parquet, metrics.json, the backbones' cards
+OUTPUTS  results/{study}/comparison/{fold}.parquet, {fold}.yaml: the best of each, asked
+         results/{study}/comparison/levels.csv, levels.tex, effects.csv, costs.csv,
+         configurations.csv, chosen.csv, comparison.json, comparison.html and a figure
+"""
+
+
+localrules:
+    draw_comparison,
+
+
+rule compare_fold:
+    input:
+        trials=rules.search_fold.output.trials,
+        images=rules.ingest.output.images,
+        splits=rules.split_horses.output.splits,
+        features=FEATURES,
+        library=library("compare_fold"),
+    output:
+        predictions=f"{RESULTS}/comparison/{{fold}}.parquet",
+        chosen=f"{RESULTS}/comparison/{{fold}}.yaml",
+        usage=f"{RESULTS}/usage/compare_fold/{{fold}}.json",
+    log:
+        f"{RESULTS}/logs/compare_fold/{{fold}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/compare_fold/{{fold}}.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 1
+    resources:
+        nodes=1,
+        gpu=1,
+        mem_mb=attempts(6000),
+        runtime=attempts(120),
+    params:
+        search=plain(settings.search),
+        backbones={
+            name: plain(settings.backbones[name])
+            for name in settings.searched_backbones
+        },
+        n_seeds=settings.train.seeds,
+        views=settings.searched_views,
+        record=f"{STATE_RECORD}/compare_fold/{{fold}}",
+        classes=settings.data.classes,
+        seed=settings.seed,
+    message:
+        "Training the best of each backbone and views, outer fold {wildcards.fold}"
+    script:
+        "../scripts/compare_fold.py"
+
+
+rule compare_levels:
+    input:
+        answers=expand(rules.compare_fold.output.predictions, fold=OUTER_FOLDS),
+        chosen=expand(rules.compare_fold.output.chosen, fold=OUTER_FOLDS),
+        best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
+        predictions=rules.evaluate_folds.output.predictions,
+        metrics=rules.evaluate_folds.output.metrics,
+        backbones=ALL_BACKBONES,
+        embedded=expand(
+            rules.embed_shard.output.usage,
+            view=settings.searched_views,
+            backbone=settings.searched_backbones,
+            shard=SHARDS,
+        ),
+        template="workflow/report/comparison.html.jinja",
+        library=library("compare_levels"),
+    output:
+        page=report(
+            f"{RESULTS}/comparison/comparison.html",
+            caption="../report/comparison.rst",
+            category="6. Which architecture",
+            labels={"figure": "Recommendation, table, and what each fold chose"},
+        ),
+        found=f"{RESULTS}/comparison/comparison.json",
+        levels=f"{RESULTS}/comparison/levels.csv",
+        latex=f"{RESULTS}/comparison/levels.tex",
+        effects=f"{RESULTS}/comparison/effects.csv",
+        costs=f"{RESULTS}/comparison/costs.csv",
+        configurations=f"{RESULTS}/comparison/configurations.csv",
+        by_fold=f"{RESULTS}/comparison/chosen.csv",
+    log:
+        f"{RESULTS}/logs/compare_levels.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/compare_levels.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 1
+    resources:
+        mem_mb=attempts(4000),
+        runtime=attempts(60),
+    params:
+        metric=settings.search.metric,
+        evaluate=plain(settings.evaluate),
+        classes=settings.data.classes,
+        seed=settings.seed,
+    message:
+        "Comparing backbones and views"
+    script:
+        "../scripts/compare_levels.py"
+
+
+rule draw_comparison:
+    input:
+        levels=rules.compare_levels.output.levels,
+        found=rules.compare_levels.output.found,
+        library=library("draw_comparison"),
+    output:
+        shown=report(
+            f"{RESULTS}/comparison/levels.png",
+            caption="../report/compared.rst",
+            category="6. Which architecture",
+            labels={
+                "figure": "Every combination of backbone and views, and what it costs"
+            },
+        ),
+        printed=expand(
+            f"{RESULTS}/comparison/levels.{{form}}", form=settings.figures.formats
+        ),
+    log:
+        f"{RESULTS}/logs/draw_comparison.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_comparison.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 1
+    resources:
+        mem_mb=attempts(2000),
+        runtime=attempts(20),
+    params:
+        formats=settings.figures.formats,
+    message:
+        "Drawing the comparison of backbones and views"
+    script:
+        "../scripts/draw_comparison.py"
