@@ -22,6 +22,8 @@ rule write_methods:
         metrics=rules.evaluate_folds.output.metrics,
         quarantine=rules.ingest.output.quarantine,
         checks=rules.summarise.output.checks,
+        agreement=rules.rate_agreement.output.metrics,
+        ceiling=rules.rate_ceiling.output.metrics,
         template="workflow/report/methods.md.jinja",
         library=library("write_methods"),
     output:
@@ -101,6 +103,8 @@ rule write_efficiency:
 REPORTED = [
     *rules.draw_evaluation.output.shown,
     rules.evaluate_folds.output.table,
+    rules.rate_agreement.output.html,
+    rules.rate_ceiling.output.html,
     rules.summarise.output.summary,
     rules.draw_explanation.output.regions,
     rules.draw_explanation.output.sheets,

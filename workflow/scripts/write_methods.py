@@ -14,6 +14,8 @@ text = methods.methods_paragraph(
         files.read_json(snakemake.input.metrics),
         pd.read_csv(snakemake.input.quarantine),
         files.read_json(snakemake.input.checks)["gaps"],
+        files.read_json(snakemake.input.agreement),
+        files.read_json(snakemake.input.ceiling),
     )
 )
 files.write_text(snakemake.output.text, text)

@@ -85,6 +85,9 @@ class Data(Section):
     """Your table's column names where they differ from Equimood's: `equimood_name: your_name`."""
     classes: list[Label] = Field(min_length=2)
     """The emotions, in the order of every table and figure. The names are yours."""
+    ordered: bool = False
+    """Whether the classes are the steps of a scale, from low to high. The agreement of several
+    raters is then also measured by intraclass correlations of the steps."""
 
     @check(mode="after")
     def _consistent(self) -> Self:
