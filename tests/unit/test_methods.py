@@ -120,6 +120,12 @@ def test_agreement_and_ceiling_are_stated_as_far_as_they_are_known(found):
     assert "majority of the other" not in text and "None" not in text
 
 
+def test_soft_labels_are_stated(found):
+    assert "shares of the classes" not in methods.methods_paragraph(methods.facts(*found))
+    found[0] = settings.load(DEMO | {"train": {"labels": "soft"}})
+    assert "shares of the classes among each" in methods.methods_paragraph(methods.facts(*found))
+
+
 @pytest.mark.parametrize("outer", ["holdout", "leave_one_horse_out", "column", "kfold"])
 @pytest.mark.parametrize("baseline", ["blur", "mean"])
 def test_every_form_of_study_reads_well(found, outer, baseline):

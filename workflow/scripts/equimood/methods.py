@@ -69,6 +69,7 @@ def facts(
         "n_refused": len(quarantine.drop_duplicates(["image", "horse"])),
         "n_raters": int(photos["n_raters"].max()),
         "mean_agreement": float(photos["agreement"].mean()),
+        "labels": study.train.labels,
         "agreement": {name: _known(agreement.get(name)) for name in MEASURES},
         "n_rated": agreement["n_photos"],
         "ceiling": {

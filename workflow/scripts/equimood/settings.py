@@ -263,6 +263,10 @@ class Search(Section):
 class Train(Section):
     """The chosen configuration, trained on all horses of the fold."""
 
+    labels: Literal["majority", "soft"] = "majority"
+    """What heads learn where several raters judged a photograph, in the search too: the choice of
+    most, or every rater's, in shares (weighted by the raters' confidence where all gave one).
+    Answers are always judged by the choice of most."""
     seeds: int = Field(3, ge=1)
     """Heads trained with different seeds, their logits averaged."""
     calibrate: bool = True
