@@ -54,4 +54,7 @@ def found():
         "recommended": {"name": "drawn on whole", "difference": "-0.02 [-0.10, +0.07]"},
     }  # fmt: skip
     bests = [best, best, other, best]
-    return [config, images, splits, bests, judged.metrics, compared, refused, gaps]
+    one_rater = {"n_photos": 0}, {"n_raters": 0}
+    return [
+        config, images, splits, bests, judged.metrics, compared, refused, gaps, *one_rater
+    ]  # fmt: skip

@@ -236,6 +236,29 @@ def test_the_majority_of_the_raters_decides_and_agreement_is_kept(study):
     assert row["agreement"] == pytest.approx(2 / 3)
 
 
+def test_who_said_what_is_kept_of_photographs_that_raters_saw_alike_or_not(study):
+    draw(study.folder / "r.png", seed=99)
+    draw(study.folder / "tie.png", seed=98)
+    torn = [row | {"image": "tie.png"} for row in rated("calm", "alert")]
+    sure = [row | {"confidence": i / 2} for i, row in enumerate(rated("calm", "alert", "alert"))]
+    lost = [row | {"image": "lost.png"} for row in rated("calm", "alert")]
+    (study.folder / "copy.png").write_bytes((study.folder / "r.png").read_bytes())
+    copy = [row | {"image": "copy.png"} for row in rated("calm", "alert")]
+    views = {"whole": View(), "again": View(margin=0.1)}
+    found = study.with_rows(*sure, sure[0], *torn, *lost, *copy, views=views)
+    assert list(found.ratings) == tables.RATINGS.names
+    others = ~found.ratings["photo_id"].isin(found.images["photo_id"])
+    assert list(found.ratings.loc[others, ["horse", "rater", "label"]].itertuples(index=False)) == [
+        ("h1", "r0", "calm"), ("h1", "r1", "alert"),
+    ]  # fmt: skip
+    photo_id = found.images.loc[found.images["path"] == "r.png", "photo_id"].iloc[0]
+    kept = found.ratings[found.ratings["photo_id"] == photo_id]
+    expected = [("r0", "calm", 0.0), ("r1", "alert", 0.5), ("r2", "alert", 1.0)]
+    assert list(kept[["rater", "label", "confidence"]].itertuples(index=False)) == expected
+    alone = found.ratings[~others & (found.ratings["photo_id"] != photo_id)]
+    assert len(alone) == 12 and alone[["rater", "confidence"]].isna().all(axis=None)
+
+
 def test_no_majority_and_low_agreement_are_refused(study):
     draw(study.folder / "r.png", seed=99)
     refused = study.refusal(*rated("calm", "alert"))

@@ -39,8 +39,8 @@ def test_every_number_comes_from_the_facts(found):
     text = methods.TEMPLATE.read_text()
     words = methods.re.sub(r"{[{%#].*?[}%#]}", "", text, flags=methods.re.DOTALL)
     numbers = set(methods.re.findall(r"\d+", words))
-    years_and_f1 = {"1", "2015", "2017", "2018"}
-    assert numbers <= years_and_f1
+    years_f1_and_icc = {"1", "2", "2007", "2015", "2017", "2018"}
+    assert numbers <= years_f1_and_icc
 
 
 def test_a_missing_fact_is_an_error(found):
@@ -54,6 +54,31 @@ def test_raters_are_named_where_there_were_several(found):
     found[1] = found[1].assign(n_raters=3, agreement=0.8)
     text = methods.methods_paragraph(methods.facts(*found))
     assert "(up to 3), of whom 80% agreed" in text
+    assert "Krippendorff" not in text and "Cohen" not in text
+
+
+def test_agreement_and_ceiling_are_stated_as_far_as_they_are_known(found):
+    def figure(value):
+        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+    alpha, icc = {"krippendorff_alpha": figure(0.5)}, {"icc_2_1": figure(0.3), "icc_2_k": figure(1)}
+    unknown = {"cohen_kappa": {"value": None, "low": None, "high": None}}
+    found[8] = {"n_photos": 1200, "percent_agreement": figure(0.75)} | alpha | icc | unknown
+    kappas = {"raters": figure(0.4), "model": figure(0.2), "difference": figure(-0.2)}
+    found[9] = {"n_raters": 3, "pairwise": {"cohen_kappa": kappas}, "consensus": unknown}
+    found[9]["consensus"] = {"cohen_kappa": dict.fromkeys(kappas, unknown["cohen_kappa"])}
+    text = methods.methods_paragraph(methods.facts(*found))
+    assert "On the 1,200 photographs with two ratings or more Krippendorff's alpha" in text
+    assert "ICC(2,1) of the ordered classes 0.30 [0.20, 0.40]" in text
+    assert "equal with a chance of 0.75 [0.65, 0.85]" in text and "over pairs" not in text
+    assert "two raters was 0.40 [0.30, 0.50], between the model and a rater 0.20" in text
+    assert "majority of the other" not in text and "None" not in text
+
+
+def test_soft_labels_are_stated(found):
+    assert "shares of the classes" not in methods.methods_paragraph(methods.facts(*found))
+    found[0] = settings.load(DEMO | {"train": {"labels": "soft"}})
+    assert "shares of the classes among each" in methods.methods_paragraph(methods.facts(*found))
 
 
 def test_a_single_combination_is_not_compared_with_itself(found):

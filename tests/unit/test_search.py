@@ -81,6 +81,12 @@ def make_study(folder):
     return photos, splits, files
 
 
+def one_rater(photos):
+    """Shares of the classes, as raters.shares gives them, where one rater gave each label."""
+    shares = pd.get_dummies(photos.set_index("photo_id")["label"], dtype=float)
+    return shares[CLASSES].sample(frac=1, random_state=0)
+
+
 def find(folder, options, slots=1, progress=None):
     photos, splits, files = make_study(folder)
     return search.run(
@@ -210,10 +216,10 @@ def test_what_would_make_a_trial_stale_changes_its_memory(grid):
     folder, _, _ = grid
     photos, splits, files = make_study(folder)
 
-    def memo(photos=photos, splits=splits, files=files, options=SEARCH, seed=3):
+    def memo(photos=photos, splits=splits, files=files, options=SEARCH, seed=3, shares=None):
         space = search.dimensions(SEARCH, BACKBONES)
         task = search._task(
-            photos, splits, files, space, options, CLASSES, seed, folder / "record", 100
+            photos, splits, files, space, options, CLASSES, seed, folder / "record", 100, shares
         )
         return task.memo(search.structures(SEARCH, BACKBONES)[0])
 
@@ -233,6 +239,9 @@ def test_what_would_make_a_trial_stale_changes_its_memory(grid):
     assert memo(photos=edited("image_whole", trained, "0" * 32)) != reference
     assert memo(splits=other_fold) != reference
     assert memo(seed=4) != reference
+    certain = one_rater(photos)
+    assert memo(shares=certain) != reference
+    assert memo(shares=0.9 * certain + 0.1 / 3) != memo(shares=certain)
     for change in ({"epochs": 4}, {"metric": "accuracy"}, {"dropout": [0.1]}, {"seeds": 1}):
         assert memo(options=SEARCH.model_copy(update=change)) != reference
     # What it does not depend on leaves it: the test horses, another view, a wider search.
@@ -245,6 +254,28 @@ def test_what_would_make_a_trial_stale_changes_its_memory(grid):
     vectors = {"avg": np.zeros((1, 6), np.float32)}
     features.write_shard(refetched, Embedded(["0" * 32], vectors, digest("other"), 0))
     assert memo(files=[*files, refetched]) != reference
+
+
+def test_soft_labels_of_one_rater_score_what_labels_score_and_doubt_changes_what_is_learnt(grid):
+    folder, _, _ = grid
+    photos, splits, files = make_study(folder)
+    space = search.dimensions(SEARCH, BACKBONES)
+    os.chdir(folder)
+
+    def scores(shares):
+        task = search._task(
+            photos, splits, files, space, SEARCH, CLASSES, 3, folder / "record", 100, shares
+        )
+        return task, search.scores(task, search.structures(SEARCH, BACKBONES)[0])
+
+    (_, by_label), (_, alone) = scores(None), scores(one_rater(photos))
+    np.testing.assert_array_equal(by_label, alone)
+    # Of all raters of a photograph nine in ten see the next class: heads learn that one, and are
+    # judged by the labels all the same.
+    shifted = np.roll(one_rater(photos).to_numpy(), 1, axis=1)
+    task, misled = scores(0.1 * one_rater(photos) + 0.9 * shifted)
+    assert (task.y == pd.Categorical(task.photos["label"], categories=CLASSES).codes).all()
+    assert misled.mean() < by_label.mean()
 
 
 def test_too_few_photographs_in_an_inner_fold_are_a_user_error(grid):

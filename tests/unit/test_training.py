@@ -9,7 +9,7 @@ from equimood import features, heads, settings, training
 from equimood.heads import HeadConfig, Structure
 from equimood.search import Best
 from scipy.special import log_softmax
-from test_search import CLASSES, make_study
+from test_search import CLASSES, make_study, one_rater
 
 STRUCTURE = Structure(("whole", "head"), "small", "grid2", "linear", None, ("class",))
 BEST = Best(STRUCTURE, HeadConfig(0.03, 0.01, 0.2, 0.0, 3000), "f1_macro", 0.5, (0.5,), 1, 1)
@@ -28,10 +28,12 @@ def in_own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def train(study, best=BEST, progress=None, **options):
+def train(study, best=BEST, progress=None, shares=None, **options):
     options = settings.Train(**{"seeds": 2, **options})
     record = Path("record")
-    return training.train(*study, best, options, CLASSES, **RUN, record=record, progress=progress)
+    return training.train(
+        *study, best, options, CLASSES, **RUN, record=record, progress=progress, shares=shares
+    )
 
 
 def by_hand(study, trained_on):
@@ -124,6 +126,18 @@ def test_every_photograph_of_the_test_horses_is_judged_once_with_probabilities(s
     X = features.matrix(files, tested, ["whole", "head"], "small", "grid2")
     logits = trained.head(torch.from_numpy(X)).numpy() / trained.temperature
     np.testing.assert_allclose(np.log(probabilities), log_softmax(logits, axis=1), atol=1e-4)
+
+
+def test_soft_labels_of_one_rater_train_the_same_head_and_those_of_several_another(study):
+    by_label, certain = train(study), one_rater(study[0])
+    alone = train(study, shares=certain)
+    assert (alone.temperature, alone.facts) == (by_label.temperature, by_label.facts)
+    for name, value in by_label.head.state_dict().items():
+        assert torch.equal(alone.head.state_dict()[name], value)
+    torn = train(study, shares=0.5 * certain + 0.5 / 3)
+    X = torch.from_numpy(features.matrix(study[2], study[0], ["whole", "head"], "small", "grid2"))
+    assert torn.head(X).softmax(1).max(1)[0].mean() < by_label.head(X).softmax(1).max(1)[0].mean()
+    assert len(list(Path("state/train").iterdir())) == 3  # nothing is taken for something else
 
 
 def test_the_final_model_judges_nobody(study):

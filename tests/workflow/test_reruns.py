@@ -10,9 +10,9 @@ from PIL import Image, ImageOps
 FIRST = {
     "ingest": 1, "split_horses": 1, "fetch_backbone": 1, "embed_shard": 4, "search_fold": 3,
     "train_fold": 3, "evaluate_folds": 1, "draw_evaluation": 1, "compare_fold": 2,
-    "compare_levels": 1, "draw_comparison": 1, "explain_shard": 2,
-    "summarise": 1, "draw_explanation": 1, "write_efficiency": 1, "write_methods": 1,
-    "write_report": 1,
+    "compare_levels": 1, "draw_comparison": 1, "rate_agreement": 1, "rate_ceiling": 1,
+    "explain_shard": 2, "summarise": 1, "draw_explanation": 1, "write_efficiency": 1,
+    "write_documents": 1, "write_report": 1,
 }  # fmt: skip
 AFTER_SPLIT = {
     rule: n for rule, n in FIRST.items() if rule not in ("ingest", "fetch_backbone", "embed_shard")
@@ -45,7 +45,7 @@ def test_a_figure_setting_redraws_and_computes_nothing(study):
     ran = study.snakemake()
     assert ran.code == 0, ran.text
     assert ran.jobs == Counter(
-        draw_evaluation=1, draw_explanation=1, write_methods=1, write_report=1
+        draw_evaluation=1, draw_explanation=1, write_documents=1, write_report=1
     )
 
 
@@ -119,5 +119,5 @@ def test_a_library_module_reruns_the_stage_that_imports_it(study):
     assert ran.code == 0, ran.text
     assert ran.jobs == {
         "evaluate_folds": 1, "draw_evaluation": 1, "compare_levels": 1, "draw_comparison": 1,
-        "write_efficiency": 1, "write_methods": 1, "write_report": 1,
+        "rate_ceiling": 1, "write_efficiency": 1, "write_documents": 1, "write_report": 1,
     }  # fmt: skip

@@ -5,8 +5,8 @@ A checkpoint, so that Snakemake compares the label-free shards by content: image
 again only in the shards they fall in, and never for a corrected label.
 
 INPUTS   annotations, images, regions (the user's)
-OUTPUTS  results/{study}/catalogue/images.parquet, quarantine.csv, near_duplicates.parquet,
-         regions.parquet, shards/{shard}.parquet
+OUTPUTS  results/{study}/catalogue/images.parquet, ratings.parquet, quarantine.csv,
+         near_duplicates.parquet, regions.parquet, shards/{shard}.parquet
 """
 
 
@@ -18,6 +18,7 @@ checkpoint ingest:
         library=library("ingest"),
     output:
         images=f"{RESULTS}/catalogue/images.parquet",
+        ratings=f"{RESULTS}/catalogue/ratings.parquet",
         quarantine=f"{RESULTS}/catalogue/quarantine.csv",
         near_duplicates=f"{RESULTS}/catalogue/near_duplicates.parquet",
         regions=f"{RESULTS}/catalogue/regions.parquet",

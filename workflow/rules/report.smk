@@ -40,6 +40,8 @@ rule write_documents:
             "workflow/report/front.rst.jinja",
             "workflow/report/study.rst",
         ],
+        agreement=rules.rate_agreement.output.metrics,
+        ceiling=rules.rate_ceiling.output.metrics,
         library=library("write_documents"),
     output:
         methods=report(
@@ -141,6 +143,8 @@ REPORTED = [
     rules.evaluate_folds.output.table,
     rules.compare_levels.output.page,
     rules.draw_comparison.output.shown,
+    rules.rate_agreement.output.html,
+    rules.rate_ceiling.output.html,
     rules.summarise.output.summary,
     rules.draw_explanation.output.regions,
     rules.draw_explanation.output.sheets,

@@ -5,12 +5,16 @@ INPUTS   results/{study}/catalogue/images.parquet, splits/splits.parquet, featur
 OUTPUTS  results/{study}/search/{fold}/trials.parquet, best.yaml
 """
 
+# What heads learn from beside the catalogue: nothing, or who said what.
+SOFT_LABELS = rules.ingest.output.ratings if settings.train.labels == "soft" else []
+
 
 rule search_fold:
     input:
         images=rules.ingest.output.images,
         splits=rules.split_horses.output.splits,
         features=FEATURES,
+        ratings=SOFT_LABELS,
         library=library("search_fold"),
     output:
         trials=f"{RESULTS}/search/{{fold}}/trials.parquet",

@@ -14,6 +14,7 @@ rule train_fold:
         splits=rules.split_horses.output.splits,
         features=FEATURES,
         backbones=ALL_BACKBONES,
+        ratings=SOFT_LABELS,
         library=library("train_fold"),
     output:
         weights=f"{RESULTS}/model/{{fold}}/weights.safetensors",

@@ -9,6 +9,7 @@ from equimood import (
     files,
     logs,
     models,
+    raters,
     search,
     tables,
     training,
@@ -27,10 +28,13 @@ splits = tables.read(snakemake.input.splits)
 splits = splits[splits["fold"] == snakemake.wildcards.fold]
 photos = features.photos(tables.read(snakemake.input.images), params.views)
 shards = snakemake.input.features
+options = Train(**params.train)
+ratings = tables.read(snakemake.input.ratings) if snakemake.input.ratings else None
 trained = training.train(
-    photos, splits, shards, best, Train(**params.train), params.classes,
+    photos, splits, shards, best, options, params.classes,
     **params.optimiser, seed=params.seed,
     record=files.new_record(params.record), progress=logs.progress("steps"),
+    shares=None if ratings is None else raters.shares(ratings, params.classes),
 )  # fmt: skip
 cards = map(files.read_yaml, snakemake.input.backbones)
 models.save(
@@ -41,7 +45,12 @@ models.save(
     params.classes,
     trained.temperature,
     next(card["fingerprint"] for card in cards if card["name"] == best.structure.backbone),
-    trained={**trained.facts, "fold": snakemake.wildcards.fold, "inner_score": best.score},
+    trained={
+        **trained.facts,
+        "labels": options.labels,
+        "fold": snakemake.wildcards.fold,
+        "inner_score": best.score,
+    },
 )
 tested = training.predict(photos, splits, shards, best, trained, params.classes)
 tables.write(

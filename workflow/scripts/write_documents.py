@@ -16,6 +16,8 @@ stated = methods.facts(
     files.read_json(source.comparison),
     quarantine,
     files.read_json(source.checks)["gaps"],
+    files.read_json(source.agreement),
+    files.read_json(source.ceiling),
 )
 n_near_duplicates = len(tables.read(source.near_duplicates))
 documents = {

@@ -54,9 +54,10 @@ MAX_NEAR_DUPLICATES = 200_000
 
 @dataclass(frozen=True)
 class Catalogue:
-    """``images`` (tables.IMAGES), ``quarantine`` (tables.QUARANTINE), ``near_duplicates``."""
+    """``images``, ``ratings``, ``quarantine`` and ``near_duplicates``: tables.IMAGES and so on."""
 
     images: pd.DataFrame
+    ratings: pd.DataFrame
     quarantine: pd.DataFrame
     near_duplicates: pd.DataFrame
 
@@ -94,18 +95,22 @@ def build(
             f"data.regions: no image of it is in the annotations, such as {regions['image'][0]!r} "
             f"against {annotations['image'].iloc[0]!r}; write the same names in both tables"
         )
-    photos = _merge_raters(annotations, classes, ingest.min_agreement)
+    votes = _votes(annotations)
+    photos = _merge_raters(votes, classes, ingest.min_agreement)
+    torn = photos["reason"].notna()
     found = _facts(pd.Series(photos["image"].unique()), root, ingest, state_dir, workers, progress)
     # A file that cannot be used comes before what its raters said of it.
     photos["reason"] = photos["image"].map(found["reason"]).fillna(photos["reason"])
     photos["remedy"] = photos["image"].map(found["remedy"]).fillna(photos["remedy"])
     photos = photos.join(found[FACT_NAMES], on="image")
     _refuse_copies(photos)
-    usable = photos[photos["reason"].isna()].copy()
-    usable["photo_id"] = [
+    torn &= photos["image"].map(found["reason"]).isna()
+    known = photos["sha256"].notna()
+    photos.loc[known, "photo_id"] = [
         hashlib.sha256(text.encode()).hexdigest()[:32]
-        for text in usable["sha256"] + usable["horse"]
+        for text in photos.loc[known, "sha256"] + photos.loc[known, "horse"]
     ]
+    usable = photos[photos["reason"].isna()].copy()
     frames = pd.concat(
         [framed(usable, name, view, regions, ingest) for name, view in views.items()],
         ignore_index=True,
@@ -138,6 +143,11 @@ def build(
     shards = [int(name[:8], 16) * ingest.shards >> 32 for name in frames["image_id"]]
     frames["shard"] = np.array(shards, np.int32)
     frames = frames.rename(columns={"image": "path"}).sort_values("image_id", ignore_index=True)
+    # Without those on which raters disagree, agreement would look better than it is.
+    judged = usable[usable["photo_id"].isin(frames["photo_id"])]
+    judged = pd.concat([judged, photos[torn]])[["photo_id", "image", "horse"]]
+    ratings = votes.merge(judged.drop_duplicates("photo_id"), on=["image", "horse"])
+    ratings = ratings.sort_values(["photo_id", "rater", "label", "line"], ignore_index=True)
     for label in classes:
         if not (frames["label"] == label).any():
             raise UserError(
@@ -150,12 +160,13 @@ def build(
         "%d of %d photographs usable, %d near-duplicates across horses",
         len(kept), len(photos), len(pairs),
     )  # fmt: skip
-    return Catalogue(frames[tables.IMAGES.names], quarantine, pairs)
+    return Catalogue(frames[tables.IMAGES.names], ratings[tables.RATINGS.names], quarantine, pairs)
 
 
 def write(catalogue: Catalogue, folder: Path, n_shards: int) -> None:
     """Write the catalogue; every shard gets its label-free file, be it empty."""
     tables.write(catalogue.images, folder / "images.parquet", tables.IMAGES)
+    tables.write(catalogue.ratings, folder / "ratings.parquet", tables.RATINGS)
     tables.write(
         catalogue.near_duplicates, folder / "near_duplicates.parquet", tables.NEAR_DUPLICATES
     )
@@ -237,17 +248,19 @@ def _near_pairs(hashes: np.ndarray, groups: np.ndarray, bits: int) -> tuple[np.n
     return np.divmod(np.unique(np.concatenate(found)), n)
 
 
-def _merge_raters(
-    annotations: pd.DataFrame, classes: list[str], min_agreement: float
-) -> pd.DataFrame:
-    """One row per image and horse with the majority's label; a rater's repeated row counts once."""
-    columns = ["line", "image", "horse", "session", "video", "fold", *BOX]
+def _votes(annotations: pd.DataFrame) -> pd.DataFrame:
+    """The annotations, sorted, without a rater's repeated rows: they count once."""
     order = ["image", "horse", "rater", "label", "line"]
     rows = annotations.assign(
         session=annotations["session"].fillna(annotations["video"])
     ).sort_values(order, ignore_index=True)
     again = rows["rater"].notna() & rows.duplicated(["image", "horse", "rater", "label"])
-    rows = rows[~again]
+    return rows[~again]
+
+
+def _merge_raters(rows: pd.DataFrame, classes: list[str], min_agreement: float) -> pd.DataFrame:
+    """One row per image and horse with the label that most of its votes chose."""
+    columns = ["line", "image", "horse", "session", "video", "fold", *BOX]
     photo = rows.groupby(["image", "horse"]).ngroup().to_numpy()
     label = pd.Index(classes).get_indexer(pd.Index(rows["label"]))
     n_photos, n_classes = photo.max() + 1, len(classes)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from equimood import evaluation
 from equimood.evaluation import METRICS, PREDICTORS
 from equimood.files import written_whole
+from equimood.raters import MEASURES
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
@@ -511,6 +512,101 @@ def _joined(parts: pd.DataFrame) -> pd.Series:
     texts = parts.rename(columns=str).astype(str)
     rows = [" · ".join(part for part in row if part) for row in texts.itertuples(index=False)]
     return pd.Series(rows, index=parts.index).str.replace("+", " + ").str.replace("mlp · ", "mlp ")
+
+
+def agreement(found: Mapping[str, Any], n_shown: int = 30) -> Figure:
+    """How far raters agree: in all, by class and by rater (of :func:`raters.agreement`).
+
+    ``n_shown`` raters are shown, those with the most photographs.
+    """
+    if not found["n_photos"]:
+        return _sentence("One rater a photograph: agreement cannot be stated.")
+    parts = [
+        ("In all", "share or kappa",
+         [(MEASURES[name], found[name]) for name in MEASURES if name in found]),
+        ("Each class", "Fleiss' kappa against all others",
+         [(name, of["fleiss_kappa"]) for name, of in found["classes"].items()]),
+        ("Each rater", "mean Cohen's kappa with others",
+         [(name, of["cohen_kappa"]) for name, of in _busiest(found["raters"], n_shown)]),
+    ]  # fmt: skip
+    parts = [
+        (title, measure, drawn) for title, measure, rows in parts
+        if (drawn := [row for row in rows if row[1]["value"] is not None])
+    ]  # fmt: skip
+    figure = blank(PAGE_IN, 1.2 + 0.27 * max(len(rows) for *_, rows in parts))
+    panels = np.atleast_1d(figure.subplots(1, len(parts)))
+    for axes, color, (title, measure, rows) in zip(panels, SERIES, parts, strict=False):
+        for row, (_, of) in enumerate(rows):
+            _labelled(axes, of, row, color)
+        _agreement_axis(axes, title, measure, [_cut(name) for name, _ in rows])
+        axes.set_xticks([0, 0.5, 1])
+    figure.supxlabel(_rested_on(found), fontsize=8, color=GREY)
+    return figure
+
+
+def ceiling(found: Mapping[str, Any], n_shown: int = 30) -> Figure:
+    """The model beside the raters, in all and rater by rater (of :func:`raters.ceiling`).
+
+    ``n_shown`` raters are shown, those with the most photographs.
+    """
+    if not found["n_raters"]:
+        return _sentence("No two named raters to set the model beside.")
+    whole = [("pair by pair", found["pairwise"]["cohen_kappa"]),
+             ("with the others'\nmajority", found["consensus"]["cohen_kappa"])]  # fmt: skip
+    single = [
+        (_cut(name), of["consensus"]["cohen_kappa"])
+        for name, of in _busiest(found["raters"], n_shown)
+    ]
+    figure = blank(PAGE_IN, 1.4 + 0.36 * max(len(single), len(whole)))
+    for axes, title, rows in zip(
+        figure.subplots(1, 2),
+        ("On average", "With the others' majority"),
+        (whole, single),
+        strict=True,
+    ):
+        for who, marker, color, shift in [("raters", "o", GREY, -0.14), ("model", "D", BLUE, 0.14)]:
+            numbers = np.array(
+                [[of[who][key] for key in ("value", "low", "high")] for _, of in rows], dtype=float
+            )
+            label = "raters" if who == "raters" else "model, on horses it never saw"
+            _intervals(axes, numbers, np.arange(len(rows)) + shift, marker, color, label)
+        _agreement_axis(axes, title, "Cohen's kappa", [name for name, _ in rows])
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    figure.supxlabel(_rested_on(found), fontsize=8, color=GREY)
+    return figure
+
+
+def _busiest(raters: Mapping[str, Any], n_shown: int) -> list[tuple[str, Any]]:
+    """The raters with the most photographs, in the order given."""
+    order = sorted(raters, key=lambda name: -raters[name]["n_photos"])[:n_shown]
+    return [(name, of) for name, of in raters.items() if name in order]
+
+
+def _agreement_axis(axes: Axes, title: str, measure: str, names: Sequence[str]) -> None:
+    _unit(axes, measure)
+    axes.set_title(title)
+    axes.set_xlim(min(-0.03, axes.dataLim.x0 - 0.05), 1.03)
+    axes.axvline(0, **_REFERENCE)
+    axes.set_yticks(range(len(names)), list(names))
+    axes.set_ylim(len(names) - 0.5, -0.7)
+
+
+def _cut(name: str, longest: int = 20) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def _rested_on(found: Mapping[str, Any]) -> str:
+    return (
+        f"{found['n_photos']:,} photographs of {found['n_horses']} horses that two raters or more "
+        f"judged, {found['confidence']:.0%} intervals over horses"
+    )
+
+
+def _sentence(text: str) -> Figure:
+    figure = blank(PAGE_IN, 0.6)
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=GREY)
+    return figure
 
 
 def _intervals(

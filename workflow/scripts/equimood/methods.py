@@ -13,6 +13,7 @@ from equimood import settings
 from equimood.evaluation import METRICS, with_interval
 from equimood.files import provenance
 from equimood.pages import as_written
+from equimood.raters import MEASURES
 
 TEMPLATE = Path(__file__).parents[2] / "report" / "methods.md.jinja"
 N_CHOSEN = 3  # structures named, the most often chosen first
@@ -27,6 +28,8 @@ def facts(
     comparison: Mapping[str, Any],
     quarantine: pd.DataFrame,
     gaps: Mapping[str, Any],
+    agreement: Mapping[str, Any],
+    ceiling: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Collect every number and name that the methods section states.
 
@@ -37,6 +40,7 @@ def facts(
     metrics, comparison : content of metrics.json and comparison.json.
     quarantine : tables.QUARANTINE.
     gaps : of checks.json.
+    agreement, ceiling : content of raters/agreement.json and ceiling.json.
     """
     photos = images.drop_duplicates("photo_id")
     sessions = photos.dropna(subset="session").drop_duplicates(["horse", "session"])
@@ -58,6 +62,14 @@ def facts(
         "n_refused": len(quarantine.drop_duplicates(["image", "horse"])),
         "n_raters": int(photos["n_raters"].max()),
         "mean_agreement": float(photos["agreement"].mean()),
+        "labels": study.train.labels,
+        "agreement": {name: _known(agreement.get(name)) for name in MEASURES},
+        "n_rated": agreement["n_photos"],
+        "ceiling": {
+            f"{kind}_{who}": _known(ceiling[kind]["cohen_kappa"][who]) if kind in ceiling else None
+            for kind in ("pairwise", "consensus")
+            for who in ("raters", "model")
+        },
         "min_agreement": study.ingest.min_agreement,
         "views": [
             {"name": name, **study.views[name].model_dump()} for name in study.searched_views
@@ -153,6 +165,10 @@ def _printed(figure: Mapping[str, float | None]) -> str:
     value = figure["value"]
     assert value is not None
     return with_interval(value, figure["low"], figure["high"])
+
+
+def _known(figure: Mapping[str, float | None] | None) -> str | None:
+    return _printed(figure) if figure and figure["value"] is not None else None
 
 
 def _count(number: int) -> str:

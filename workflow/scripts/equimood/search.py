@@ -85,7 +85,8 @@ class Task:
     feature_files: tuple[Path, ...]
     stored: dict[str, str]  # view/backbone -> digest of its images and of what made their features
     photos: pd.DataFrame
-    y: np.ndarray
+    y: np.ndarray  # class indices, by which heads are judged
+    targets: np.ndarray  # what they learn: y, or shares of the classes (n, C)
     trained: np.ndarray
     population: tuple[HeadConfig, ...]
     search: settings.Search
@@ -153,6 +154,7 @@ def run(
     record: Path,
     nodes: cluster.Nodes = cluster.ONE_CORE,
     progress: Progress | None = None,
+    shares: pd.DataFrame | None = None,
 ) -> Result:
     """Find the best configuration for the training horses of one outer fold.
 
@@ -167,6 +169,7 @@ def run(
     backbones : the study's, by name, for their poolings.
     record : folder in which the use of the state folder is noted.
     nodes : what Ray is started on; a trial has one CPU of it, and its share of the GPUs.
+    shares : as raters.shares gives them, for heads that learn these in place of the labels.
     """
     space = dimensions(search, backbones)
     task = _task(
@@ -179,6 +182,7 @@ def run(
         seed,
         record,
         nodes.memory_mb // nodes.cpus,
+        shares,
     )
     tried = list(_grid(space))
     if len(tried) <= search.n_trials:
@@ -230,7 +234,7 @@ def scores(task: Task, structure: Structure) -> np.ndarray:
         for trained in task.trained
     ])  # fmt: skip
     packed = heads.fit(
-        X, task.y, weights, task.population,
+        X, task.targets, weights, task.population,
         kind=structure.head, hidden_units=structure.hidden_units,
         epochs=task.search.epochs, batch_size=task.search.batch_size,
         n_classes=task.n_classes, device=device, stream_seed=task.seed,
@@ -288,6 +292,7 @@ def _task(
     seed: int,
     record: Path,
     memory_mb: int,
+    shares: pd.DataFrame | None = None,
 ) -> Task:
     horses = splits[splits["role"] == "train"].set_index("horse")["inner_fold"]
     photos = photos[photos["horse"].isin(horses.index)].reset_index(drop=True)
@@ -301,11 +306,13 @@ def _task(
                 "search.views to judge a head on, or to show each class to it; choose fewer "
                 "views, or a smaller split.inner_splits"
             )
+    y = pd.Categorical(photos["label"], categories=list(classes)).codes.astype(int)
+    targets = y if shares is None else heads.soft_targets(shares, photos, classes)
     everything = [
         SEARCH_VERSION, list(classes), seed, search.metric, search.epochs, search.batch_size,
         [asdict(config) for config in population(search, seed)],
         *(photos[name].tolist() for name in ("photo_id", "label", "horse", "session")),
-        inner.tolist(),
+        inner.tolist(), *([] if shares is None else [targets.tolist()]),
     ]  # fmt: skip
     key = digest(everything)
     pairs = {
@@ -319,7 +326,8 @@ def _task(
         feature_files=tuple(Path(path).resolve() for path in feature_files),
         stored=features.digests(feature_files, photos, pairs),
         photos=photos,
-        y=pd.Categorical(photos["label"], categories=list(classes)).codes.astype(int),
+        y=y,
+        targets=targets,
         trained=trained,
         population=tuple(population(search, seed)),
         search=search,

@@ -86,6 +86,9 @@ class Data(Section):
     """Your table's column names where they differ from Equimood's: `equimood_name: your_name`."""
     classes: list[Label] = Field(min_length=2)
     """The emotions, in the order of every table and figure. The names are yours."""
+    ordered: bool = False
+    """Whether the classes are the steps of a scale, from low to high. The agreement of several
+    raters is then also measured by intraclass correlations of the steps."""
 
     @check(mode="after")
     def _consistent(self) -> Self:
@@ -268,6 +271,10 @@ class Search(Section):
 class Train(Section):
     """The chosen configuration, trained on all horses of the fold."""
 
+    labels: Literal["majority", "soft"] = "majority"
+    """What heads learn where several raters judged a photograph, in the search too: the choice of
+    most, or every rater's, in shares (weighted by the raters' confidence where all gave one).
+    Answers are always judged by the choice of most."""
     seeds: int = Field(3, ge=1)
     """Heads trained with different seeds, their logits averaged."""
     calibrate: bool = True

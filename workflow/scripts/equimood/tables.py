@@ -67,6 +67,13 @@ IMAGES = _schema(
     phash=pa.uint64(),
     shard=_INT,
 )
+RATINGS = _schema(  # of photographs that are usable, or refused only since raters disagree
+    photo_id=_TEXT,
+    horse=_TEXT,
+    rater=_TEXT,  # null where the table names none
+    label=_TEXT,
+    confidence=_REAL,  # the rater's own, at least 0; NaN where not given
+)
 SHARD = _schema(image_id=_TEXT, view=_TEXT, path=_TEXT, x0=_INT, y0=_INT, x1=_INT, y1=_INT)
 QUARANTINE = ["line", "image", "horse", "view", "reason", "remedy"]
 GIVEN_REGIONS = _schema(
@@ -190,6 +197,8 @@ def read_annotations(path: str | Path, classes: list[str], columns: dict[str, st
     remedy = f"write one of {', '.join(classes)}, or add it to data.classes"
     _refuse(path, frame, unknown, ["label"], remedy)
     frame["confidence"] = _numbers(path, frame, "confidence")
+    remedy = "write 0 or more: how much the rating weighs beside others of its photograph"
+    _refuse(path, frame, frame["confidence"] < 0, ["confidence"], remedy)
     frame[BOX] = _boxes(path, frame)
     _check_horses(path, frame, classes)
     return frame

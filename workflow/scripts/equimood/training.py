@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from equimood import devices, features, settings
 from equimood.files import digest, state_folder
-from equimood.heads import Head, PackedHeads, fit, sample_weights
+from equimood.heads import Head, PackedHeads, fit, sample_weights, soft_targets
 from equimood.logs import Progress
 from equimood.search import SEARCH_VERSION, Best
 
@@ -42,6 +42,7 @@ def train(
     seed: int,
     record: Path,
     progress: Progress | None = None,
+    shares: pd.DataFrame | None = None,
 ) -> Trained:
     """Train the chosen head on all training horses of a fold, with several seeds, and calibrate it.
 
@@ -50,6 +51,8 @@ def train(
     photos : as features.photos gives them.
     splits : the fold's rows of tables.SPLITS.
     record : folder in which the use of the state folder is noted.
+    shares : as raters.shares gives them, for a head that learns these in place of the labels; the
+        temperature is fitted to the labels all the same.
     """
     device = devices.choose()
     horses = splits[splits["role"] == "train"].set_index("horse")["inner_fold"]
@@ -58,13 +61,14 @@ def train(
     everything = np.ones((1, len(photos)), dtype=bool)
     X = torch.from_numpy(_matrix(feature_files, photos, best)).to(device)
     y = pd.Categorical(photos["label"], categories=list(classes)).codes.astype(int)
+    targets = y if shares is None else soft_targets(shares, photos, classes)
 
     pairs = [(view, best.structure.backbone) for view in best.structure.views]
     key = digest(
         SEARCH_VERSION, asdict(best.structure), asdict(best.head), options.seeds, epochs,
         batch_size, seed, list(classes), features.digests(feature_files, photos, pairs),
         *(photos[name].tolist() for name in ("photo_id", "label", "horse", "session")),
-        inner.tolist(),
+        inner.tolist(), *([] if shares is None else [targets.tolist()]),
     )  # fmt: skip
     kept = state_folder("train", key, record)
 
@@ -78,7 +82,7 @@ def train(
         ])  # fmt: skip
         first = best.head.seed
         return fit(
-            X, y, weights,
+            X, targets, weights,
             [replace(best.head, seed=first + k) for k in range(options.seeds)],
             kind=best.structure.head, hidden_units=best.structure.hidden_units,
             epochs=epochs, batch_size=batch_size, n_classes=len(classes),
