@@ -68,7 +68,7 @@ def test_agreement_and_ceiling_are_stated_as_far_as_they_are_known(found):
     found[9] = {"n_raters": 3, "pairwise": {"cohen_kappa": kappas}, "consensus": unknown}
     found[9]["consensus"] = {"cohen_kappa": dict.fromkeys(kappas, unknown["cohen_kappa"])}
     text = methods.methods_paragraph(methods.facts(*found))
-    assert "On the 1,200 photographs with two ratings or more Krippendorff's alpha" in text
+    assert "On the 1,200 photographs with two ratings or more, those left out" in text
     assert "ICC(2,1) of the ordered classes 0.30 [0.20, 0.40]" in text
     assert "equal with a chance of 0.75 [0.65, 0.85]" in text and "over pairs" not in text
     assert "two raters was 0.40 [0.30, 0.50], between the model and a rater 0.20" in text

@@ -343,3 +343,12 @@ def test_tables_are_concatenated_without_the_types_of_empty_ones(tmp_path):
     found = tables.concatenated(tmp_path / f"{name}.parquet" for name in "abc")
     assert len(found) == 2 and found["inner_fold"].dtype == "int32"
     assert len(tables.concatenated([tmp_path / "a.parquet"])) == 0
+
+
+def test_a_confidence_below_0_is_refused(tmp_path):
+    rows = [[*row, i] for i, row in enumerate(ROWS)]
+    path = table(tmp_path / "a.csv", rows, [*HEADER, "confidence"])
+    assert read(path)["confidence"].tolist() == list(range(len(ROWS)))
+    rows[3][-1] = -0.5
+    message = complaint(table(tmp_path / "b.csv", rows, [*HEADER, "confidence"]))
+    assert "line 5: confidence is '-0.5'; write 0 or more" in message
