@@ -1,11 +1,13 @@
 """The two pages of the report on raters: how far they agree, and the model's ceiling."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
+from equimood import pages
 from equimood.raters import BETWEEN_TWO, MEASURES, MIN_SHARED
 
 ONE_RATER = (
@@ -22,43 +24,26 @@ KINDS = {
 }
 MAX_PAIRS = 100
 
-_ENVIRONMENT = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-_PAGE = _ENVIRONMENT.from_string("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{{ title }}</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem; color: #222; max-width: 60rem; }
-img { max-width: 100%; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin-bottom: 1.5rem; }
-caption { text-align: left; font-weight: 600; padding: .3rem 0; }
-th, td { padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #ddd; }
-td { white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-</style>
-</head>
-<body>
+_BODY = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string("""\
 <h1>{{ title }}</h1>
 <p>{{ words }}</p>
 {% if figure %}<img alt="{{ title }}" src="data:image/png;base64,{{ figure }}">
-{% endif %}{% for table in tables %}<table>
-<caption>{{ table.caption }}</caption>
+{% endif %}{% for table in tables %}<h2>{{ table.caption }}</h2>
+<table>
 <thead><tr>{% for name in table.columns %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
-{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% for row in table.rows %}<tr style="white-space: nowrap">
+{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody>
 </table>
-{% endfor %}</body>
-</html>
-""")
+{% endfor %}""")
 
 
 def agreement(found: Mapping[str, Any], figure: bytes) -> str:
     """Return the page of :func:`equimood.raters.agreement` with its figure (PNG)."""
     title = "How far the raters agree"
     if not found["n_photos"]:
-        return _PAGE.render(title=title, words=ONE_RATER, figure="", tables=[])
+        return _page(title, ONE_RATER)
     names = list(found["raters"])
     words = (
         f"{found['n_photos']:,} photographs of {found['n_horses']} horses have two ratings or "
@@ -110,14 +95,14 @@ def agreement(found: Mapping[str, Any], figure: bytes) -> str:
         },
     ]  # fmt: skip
     tables = [table for table in tables if table["rows"]]
-    return _PAGE.render(title=title, words=words, figure=_embedded(figure), tables=tables)
+    return _page(title, words, figure, tables)
 
 
 def ceiling(found: Mapping[str, Any], figure: bytes) -> str:
     """Return the page of :func:`equimood.raters.ceiling` with its figure (PNG)."""
     title = "The model among the raters"
     if not found["n_raters"]:
-        return _PAGE.render(title=title, words=NONE_COMPARABLE, figure="", tables=[])
+        return _page(title, NONE_COMPARABLE)
     words = (
         f"{found['n_photos']:,} photographs of {found['n_horses']} horses that two raters or more "
         f"judged, and the model that never saw the horse. {_intervals(found)} Where the interval "
@@ -148,7 +133,7 @@ def ceiling(found: Mapping[str, Any], figure: bytes) -> str:
             for name, of in found["raters"].items()
         ],
     })  # fmt: skip
-    return _PAGE.render(title=title, words=words, figure=_embedded(figure), tables=tables)
+    return _page(title, words, figure, tables)
 
 
 def printed(figure: Mapping[str, float | None], form: str = ".2f") -> str:
@@ -165,5 +150,9 @@ def _intervals(found: Mapping[str, Any]) -> str:
     return f"Brackets: {found['confidence']:.0%} intervals from a bootstrap over horses."
 
 
-def _embedded(figure: bytes) -> str:
-    return base64.b64encode(figure).decode("ascii")
+def _page(
+    title: str, words: str, figure: bytes = b"", tables: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    png = base64.b64encode(figure).decode("ascii")
+    body = _BODY.render(title=title, words=words, figure=png, tables=tables)
+    return pages.page(title, Markup(body))
