@@ -318,7 +318,8 @@ def permutation(null: pd.DataFrame, tested: Mapping[str, Any]) -> Figure:
     for axes, name in zip(panels, ("f1_macro", "balanced_accuracy"), strict=True):
         values = null[name].to_numpy(float)
         low, high = values.min(), values.max()
-        edges = np.linspace(low, high, 31) if high > low else 10
+        n_bins = min(30, max(8, len(values) // 5))
+        edges = np.linspace(low, high, n_bins + 1) if high > low else n_bins
         axes.hist(values[1:], edges, color=SKY, edgecolor="white", linewidth=0.4)
         axes.axvline(values[0], color=VERMILION, linewidth=2)
         left = values[0] < (low + high) / 2
@@ -329,7 +330,7 @@ def permutation(null: pd.DataFrame, tested: Mapping[str, Any]) -> Figure:
             color=VERMILION, weight="bold",
         )  # fmt: skip
         axes.set_xlabel(METRICS[name])
-        axes.margins(x=0.06)
+        axes.margins(x=0.06, y=0.35)  # room for the words
     panels[0].set_ylabel("trainings")
     moved = ", ".join(
         f"{n:,} {kind if n == 1 else kind + 's'}" for kind, n in tested["units"].items() if n
