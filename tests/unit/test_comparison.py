@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from equimood import comparison, evaluation, recommendation
+from equimood import comparison, evaluation, figures, recommendation
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 CLASSES = ["calm", "cross", "glad", "shy"]
@@ -83,6 +83,7 @@ def test_the_cheap_of_two_equals_is_recommended_and_the_worse_is_not(found):
     assert words.startswith("Recommended: small on whole. 3 combinations of backbone and views")
     assert "on 24 horses (480 photographs)" in words
     assert "Shown to be worse than the best: small on head -" in words
+    assert "differ from the best either" not in words  # of the three there is no other
     assert "Not shown to differ is not shown to be equal" in words
     assert "0.60 [0.50, 0.70]" in words  # the study's own
 
@@ -272,3 +273,18 @@ def test_costs_come_from_cards_and_from_jobs_that_embedded(tmp_path):
     assert costs["device"]["a"] == "CPU" and np.isnan(costs["seconds"]["b"])
     assert costs["n_timed"]["c"] == 0  # two devices: no one figure
     assert costs["weights_mb"]["a"] == 2.5 and costs["gmacs"]["a"] == pytest.approx(1.813561344)
+
+
+def test_the_figure_names_every_combination_and_says_when_there_is_none(found, tmp_path):
+    figure = figures.levels(found.levels, found.facts)
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    ranked = found.levels["backbone"] + " on " + found.levels["views"]
+    assert names == ranked.tolist()
+    bold = [text.get_weight() for text in figure.axes[0].get_yticklabels()]
+    assert [weight == "bold" for weight in bold] == found.levels["recommended"].tolist()
+    first = figures.levels(found.levels, found.facts, n_shown=1)  # and the recommended one
+    assert len(first.axes[0].get_yticklabels()) == 2 - found.levels["recommended"].iloc[0]
+    one = compare(simulated({CHEAP: 1.0}).iloc[:0], {CHEAP: 1.0})
+    for name, drawn in (("some", figure), ("none", figures.levels(one.levels, one.facts))):
+        (path,) = figures.save(drawn, tmp_path / name, ["png"])
+        assert path.stat().st_size > 2000

@@ -53,7 +53,7 @@ def in_words(levels: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
         f"{len(levels)} combinations of backbone and views were compared on {facts['n_horses']} "
         f"horses ({facts['n_images']:,} photographs) that the judged models never saw."
     )
-    others = levels[~levels["worse"] & ~levels["recommended"]]
+    others = levels[~levels["worse"] & ~levels["recommended"]].drop(index=0, errors="ignore")
     told = []
     if chosen.name == best.name:
         told.append(
@@ -75,8 +75,7 @@ def in_words(levels: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
         told.append(_what_would_settle(chosen, metric, int(facts["n_horses"])))
     if len(others):
         rest = "; ".join(
-            _named(row) + ("" if row.name == best.name else f" {_difference(row, metric)}")
-            for _, row in others.iterrows()
+            f"{_named(row)} {_difference(row, metric)}" for _, row in others.iterrows()
         )
         told.append(f"Not shown to differ from the best either, with the difference: {rest}.")
     if levels["worse"].any():
