@@ -81,7 +81,7 @@ rule evaluate:
 
 rule compare:
     input:
-        rules.compare_levels.output,
+        rules.compare_candidates.output,
 
 
 rule explain:

@@ -20,7 +20,7 @@ rule write_methods:
         splits=rules.split_horses.output.splits,
         best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
         metrics=rules.evaluate_folds.output.metrics,
-        comparison=rules.compare_levels.output.found,
+        comparison=rules.compare_candidates.output.found,
         quarantine=rules.ingest.output.quarantine,
         checks=rules.summarise.output.checks,
         template="workflow/report/methods.md.jinja",
@@ -103,7 +103,7 @@ rule write_efficiency:
 REPORTED = [
     *rules.draw_evaluation.output.shown,
     rules.evaluate_folds.output.table,
-    rules.compare_levels.output.page,
+    rules.compare_candidates.output.page,
     rules.draw_comparison.output.shown,
     rules.summarise.output.summary,
     rules.draw_explanation.output.regions,

@@ -265,12 +265,12 @@ def baselines(metrics: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def levels(table: pd.DataFrame, found: Mapping[str, Any], n_shown: int = 30) -> Figure:
+def candidates(table: pd.DataFrame, found: Mapping[str, Any], n_shown: int = 30) -> Figure:
     """Every combination of backbone and views: score, difference from the best, cost.
 
     Parameters
     ----------
-    table : levels.csv, the best first.
+    table : candidates.csv, the best first.
     found : content of comparison.json.
     n_shown : rows shown, the best first, and the recommended one.
     """
