@@ -34,12 +34,13 @@ def nothing_compared(facts: Mapping[str, Any]) -> list[str]:
     """Say why there is no recommendation."""
     if facts["n_candidates"] == 1:
         return [
-            "One backbone with one combination of views was searched, so there is nothing to "
-            "compare. To compare, name more backbones, or more views in search.views."
+            "One backbone with one set of views was searched, so there is nothing to compare. To "
+            "compare several, name more backbones, or more views in search.views."
         ]
     return [
         f"Of {facts['n_candidates']} candidates (a backbone with some views) fewer than two were "
-        "tried often enough in every fold to be compared. A larger search.n_trials tries all of them."
+        "tried often enough in every fold to be compared. A larger search.n_trials tries all of "
+        "them."
     ]
 
 
@@ -51,7 +52,8 @@ def in_words(candidates: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
     chosen = candidates[candidates["recommended"]].iloc[0]
     counted = (
         f"{len(candidates)} candidates (a backbone with some views) were compared on "
-        f"{facts['n_horses']} horses ({facts['n_images']:,} photographs) that the judged models never saw."
+        f"{facts['n_horses']} horses ({facts['n_images']:,} photographs) that the judged models "
+        "never saw."
     )
     others = candidates[~candidates["worse"] & ~candidates["recommended"]].drop(
         index=0, errors="ignore"
