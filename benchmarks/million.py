@@ -125,7 +125,7 @@ def evaluate() -> None:
     found = tables.read("catalogue/images.parquet")
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(len(CLASSES)), len(found))
-    predictions = found[["image_id", "photo_id", "path", "horse", "session"]].assign(
+    predictions = found[["image_id", "photo_id", "path", "horse", "session", "video"]].assign(
         fold="0",
         truth=found["label"],
         predicted=np.array(CLASSES)[probabilities.argmax(1)],

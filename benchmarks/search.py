@@ -74,7 +74,7 @@ def study(asked: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame, dict[s
         "photo_id": [digest("photo", i) for i in range(asked.rows)],
         "label": np.array(CLASSES)[y],
         "horse": [f"h{i:02}" for i in rng.integers(0, 24, asked.rows)],
-        "session": "s",
+        "session": "s", "video": None,
         **{f"image_{v}": [digest(v, i) for i in range(asked.rows)] for v in VIEWS},
     })  # fmt: skip
     horses = sorted(set(photos["horse"]))

@@ -390,7 +390,7 @@ def make_images(n, views, missing=()):
     rows = [
         {
             "photo_id": name_of(f"photo {i}"), "view": view, "image_id": name_of(f"{view} {i}"),
-            "label": "calm", "horse": f"h{i}", "session": "s", "path": f"{i}.png",
+            "label": "calm", "horse": f"h{i}", "session": "s", "video": None, "path": f"{i}.png",
         }
         for i in range(n) for view in views if (i, view) not in missing
     ]  # fmt: skip

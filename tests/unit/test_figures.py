@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from equimood import evaluation, figures
+from equimood import evaluation, figures, permutation
 from matplotlib import colors
 from PIL import Image
 from test_evaluation import CLASSES, study
@@ -66,7 +66,12 @@ def drawn(predictions, metrics, bests):
     images = predictions.assign(label=predictions["truth"], photo_id=predictions["image_id"])
     images = pd.concat([images.assign(view=view) for view in ("whole", "head")])
     searched = {fold: trials(int(fold)) for fold in FOLDS}
-    return figures.evaluated(predictions, metrics, searched, bests, images, CLASSES)
+    null = pd.DataFrame(
+        np.random.default_rng(0).normal(0.3, 0.02, (50, 4)), columns=permutation.FIGURES
+    )
+    null.iloc[0] = 0.7
+    tested = {"permutation": permutation.tested(null, images.drop_duplicates("photo_id"))}
+    return figures.evaluated(predictions, metrics | tested, searched, bests, images, CLASSES, null)
 
 
 def texts(figure):
@@ -74,7 +79,10 @@ def texts(figure):
 
 
 def test_every_figure_is_drawn_in_every_format(drawn, tmp_path):
-    assert list(drawn) == ["catalogue", "confusion", "classes", "baselines", "horses", "search"]
+    assert list(drawn) == [
+        "catalogue", "confusion", "classes", "baselines", "levels", "horses", "search",
+        "permutation",
+    ]  # fmt: skip
     for name, figure in drawn.items():
         for path in figures.save(figure, tmp_path / name, ["png", "svg", "pdf"]):
             assert path.stat().st_size > 2000

@@ -39,6 +39,7 @@ def study(tmp_path_factory):
         rows += [
             {"photo_id": str(i), "image_id": image_id(sha256, box, view), "view": view,
              "path": f"{i}.png", "label": CLASSES[i % 2], "horse": f"h{i}", "session": "s",
+             "video": None,
              **dict(zip(("x0", "y0", "x1", "y1"), box, strict=True))}
             for view, box in BOXES.items()
         ]  # fmt: skip

@@ -50,7 +50,7 @@ def make_study(folder):
         "photo_id": [digest("photo", i) for i in range(n)],
         "label": np.array(CLASSES)[y],
         "horse": [f"h{i // 6:02}" for i in range(n)],
-        "session": "s",
+        "session": "s", "video": None,
         "path": [f"{i}.jpg" for i in range(n)],
         **{f"image_{view}": [digest(view, i) for i in range(n)] for view in ("whole", "head")},
     })  # fmt: skip

@@ -9,8 +9,8 @@ from PIL import Image, ImageOps
 
 FIRST = {
     "ingest": 1, "split_horses": 1, "fetch_backbone": 1, "embed_shard": 4, "search_fold": 3,
-    "train_fold": 3, "evaluate_folds": 1, "draw_evaluation": 1, "compare_fold": 2,
-    "compare_candidates": 1, "draw_comparison": 1, "explain_shard": 2,
+    "train_fold": 3, "permute_fold": 2, "evaluate_folds": 1, "draw_evaluation": 1,
+    "compare_fold": 2, "compare_candidates": 1, "draw_comparison": 1, "explain_shard": 2,
     "summarise": 1, "draw_explanation": 1, "write_efficiency": 1, "write_methods": 1,
     "write_report": 1,
 }  # fmt: skip

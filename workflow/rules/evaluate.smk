@@ -2,8 +2,9 @@
 Judge the procedure on horses that no judged model saw.
 
 INPUTS   results/{study}/model/{fold}/predictions.parquet, search/{fold}, features
-OUTPUTS  results/{study}/evaluation/predictions.parquet, metrics.json, metrics.csv, metrics.tex,
-         confusion.csv and figures
+OUTPUTS  results/{study}/permutation/{fold}.json: the test horses' answers with permuted labels
+         results/{study}/evaluation/predictions.parquet, metrics.json, metrics.csv, metrics.tex,
+         confusion.csv, permutation.csv and figures
 """
 
 
@@ -17,14 +18,60 @@ EVALUATION_FIGURES = {
     "confusion": ("2. How good it is", "Which emotion is taken for which"),
     "classes": ("2. How good it is", "Recall and precision of each emotion"),
     "baselines": ("2. How good it is", "The model beside simpler predictors"),
+    "levels": ("2. How good it is", "By image, by session and by horse"),
     "horses": ("2. How good it is", "Accuracy horse by horse"),
     "search": ("2. How good it is", "What the search tried and chose"),
 }
+PERMUTED = []
+if settings.evaluate.n_permutations:
+    EVALUATION_FIGURES["permutation"] = (
+        "2. How good it is",
+        "The model beside labels exchanged by chance",
+    )
+    PERMUTED = expand(f"{RESULTS}/permutation/{{fold}}.json", fold=OUTER_FOLDS)
+
+
+rule permute_fold:
+    input:
+        best=rules.search_fold.output.best,
+        images=rules.ingest.output.images,
+        splits=rules.split_horses.output.splits,
+        features=FEATURES,
+        library=library("permute_fold"),
+    output:
+        counts=f"{RESULTS}/permutation/{{fold}}.json",
+        usage=f"{RESULTS}/usage/permute_fold/{{fold}}.json",
+    log:
+        f"{RESULTS}/logs/permute_fold/{{fold}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/permute_fold/{{fold}}.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 1
+    resources:
+        nodes=1,
+        gpu=1,
+        mem_mb=attempts(6000),
+        runtime=attempts(120),
+    params:
+        n_permutations=settings.evaluate.n_permutations,
+        optimiser={
+            name: getattr(settings.search, name) for name in ("epochs", "batch_size")
+        },
+        views=settings.searched_views,
+        record=f"{STATE_RECORD}/permute_fold/{{fold}}",
+        classes=settings.data.classes,
+        seed=settings.seed,
+    message:
+        "Training on permuted labels in outer fold {wildcards.fold}"
+    script:
+        "../scripts/permute_fold.py"
 
 
 rule evaluate_folds:
     input:
         predictions=expand(rules.train_fold.output.predictions, fold=OUTER_FOLDS),
+        permuted=PERMUTED,
         best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
         images=rules.ingest.output.images,
         splits=rules.split_horses.output.splits,
@@ -44,6 +91,7 @@ rule evaluate_folds:
         classes=f"{RESULTS}/evaluation/classes.csv",
         classes_latex=f"{RESULTS}/evaluation/classes.tex",
         horses=f"{RESULTS}/evaluation/horses.csv",
+        permutation=[f"{RESULTS}/evaluation/permutation.csv"] if PERMUTED else [],
         usage=f"{RESULTS}/usage/evaluate_folds.json",
     log:
         f"{RESULTS}/logs/evaluate_folds.log",
@@ -70,6 +118,7 @@ rule draw_evaluation:
     input:
         predictions=rules.evaluate_folds.output.predictions,
         metrics=rules.evaluate_folds.output.metrics,
+        permutation=rules.evaluate_folds.output.permutation,
         best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
         trials=expand(rules.search_fold.output.trials, fold=OUTER_FOLDS),
         images=rules.ingest.output.images,

@@ -64,6 +64,11 @@ USAGE = {
     ),
     "search_fold": expand(rules.search_fold.output.usage, fold=OUTER_FOLDS),
     "train_fold": expand(rules.train_fold.output.usage, fold=OUTER_FOLDS),
+    **(
+        {"permute_fold": expand(rules.permute_fold.output.usage, fold=OUTER_FOLDS)}
+        if PERMUTED
+        else {}
+    ),
     "evaluate_folds": [rules.evaluate_folds.output.usage],
     "compare_fold": expand(rules.compare_fold.output.usage, fold=OUTER_FOLDS),
     "explain_shard": expand(rules.explain_shard.output.usage, shard=SHARDS),

@@ -2,7 +2,17 @@
 
 from pathlib import Path
 
-from equimood import baselines, evaluation, features, files, logs, search, tables, usage
+from equimood import (
+    baselines,
+    evaluation,
+    features,
+    files,
+    logs,
+    permutation,
+    search,
+    tables,
+    usage,
+)
 from equimood.settings import Evaluate
 
 logs.start(snakemake.log[0])
@@ -10,9 +20,10 @@ usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
 params = snakemake.params
 classes, options = params.classes, Evaluate(**params.evaluate)
 predictions = tables.concatenated(snakemake.input.predictions)
+photos = features.photos(tables.read(snakemake.input.images), params.views)
 others = baselines.predict(
     predictions,
-    features.photos(tables.read(snakemake.input.images), params.views),
+    photos,
     tables.read(snakemake.input.splits),
     {Path(path).parent.name: search.read_best(Path(path)) for path in snakemake.input.best},
     snakemake.input.features,
@@ -24,5 +35,9 @@ found = evaluation.evaluate(
 tables.write(
     predictions, snakemake.output.predictions, tables.PREDICTIONS, *(f"p_{c}" for c in classes)
 )
+if snakemake.input.permuted:
+    null = permutation.null([files.read_json(path) for path in snakemake.input.permuted])
+    found.metrics["permutation"] = permutation.tested(null, photos)
+    files.write_text(snakemake.output.permutation[0], null.to_csv(index=False))
 files.write_json(snakemake.output.metrics, found.metrics)
 evaluation.write_tables(found, Path(snakemake.output.metrics).parent)

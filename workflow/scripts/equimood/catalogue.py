@@ -241,7 +241,7 @@ def _merge_raters(
     annotations: pd.DataFrame, classes: list[str], min_agreement: float
 ) -> pd.DataFrame:
     """One row per image and horse with the majority's label; a rater's repeated row counts once."""
-    columns = ["line", "image", "horse", "session", "fold", *BOX]
+    columns = ["line", "image", "horse", "session", "video", "fold", *BOX]
     order = ["image", "horse", "rater", "label", "line"]
     rows = annotations.assign(
         session=annotations["session"].fillna(annotations["video"])

@@ -189,8 +189,8 @@ def by_fold(
     rows = []
     for fold, best in bests.items():
         tested = predictions[predictions["fold"] == fold]
-        counts = evaluation.confusion(tested, classes).to_numpy()
-        figures = from_confusion(counts)
+        scorer = Scorer.of(tested["truth"], tested["predicted"], tested["horse"], classes)
+        figures = from_confusion(scorer.confusion().sum(axis=0))
         names = sorted(tested["horse"].unique())
         rows.append({
             "fold": fold,

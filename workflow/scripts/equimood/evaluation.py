@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from equimood import levels
 from equimood.files import write_text
 from equimood.intervals import Horses
 from equimood.scoring import Scorer
@@ -55,7 +56,7 @@ class Evaluation:
     """What was found on the pooled out-of-fold predictions.
 
     metrics : content of ``metrics.json``; see :func:`evaluate`.
-    by_class : a row per class: n_images, n_horses, and recall, precision, f1 with _low and _high.
+    by_class : a row per class: n_images, n_horses, and BY_CLASS, each with _low and _high.
     by_horse : a row per horse: fold, n_images, n_correct, accuracy.
     confusion : images, true classes in rows and predicted classes in columns.
     """
@@ -87,41 +88,30 @@ def evaluate(
     Evaluation whose ``metrics`` hold, for each of METRICS, ``{"value", "low", "high"}`` of the
     model; under ``baselines``, the same for each baseline (as far as labels alone can tell) and
     ``difference``, model minus baseline on the same resamples; under ``classes``, for each class
-    n_images, n_horses, and recall, precision and f1; and n_images, n_horses, n_folds, chance,
-    confidence, n_bootstrap.
+    n_images, n_horses, and the figures BY_CLASS; n_images, n_horses, n_folds, chance, confidence,
+    n_bootstrap; and under ``levels``, per level of :mod:`equimood.levels`, ``unit`` (in words),
+    n_units, and the same figures of its units.
 
     Notes
     -----
     Cluster bootstrap: each replicate draws as many horses as there are, with replacement, with all
-    their images; replicates in which a class does not occur are drawn again. Intervals are expanded
-    percentile intervals (Hesterberg 2015, The American Statistician 69:371), because plain ones
-    are too narrow with few horses.
+    their images; replicates in which a class does not occur are drawn again. All levels and
+    predictors share the draws. See :func:`equimood.intervals.interval`.
     """
-    p = predictions[[f"p_{label}" for label in classes]].to_numpy(float)
-    rows = (predictions["truth"], predictions["horse"])
-    predicted = {"model": predictions["predicted"], **baselines}
-    scorers = _scorers(*rows, predicted, {"model": p}, classes)
-    model = scorers["model"]
-    horses = Horses.of(model.shows, n_bootstrap, confidence, seed)
-    figures = {name: scorer(horses.weights) for name, scorer in scorers.items()}
-    compared = _compared(figures, horses, "model")
-    metrics: dict[str, Any] = compared.pop("model")
-    metrics["baselines"] = {
-        name: {metric: _reversed(figure) for metric, figure in found.items()}
-        for name, found in compared.items()
-    }
-    shown = model.confusion().sum(axis=(0, 2))
-    metrics["classes"] = {
-        label: {"n_images": int(shown[c]), "n_horses": int(model.shows[:, c].sum())}
-        | {
-            name: horses.interval(figures["model"][key][:, c], name, of_class=c)
-            for name, key in BY_CLASS.items()
-        }
-        for c, label in enumerate(classes)
-    }
-    metrics |= {
+    horses = Horses.of(_scorer(predictions, classes).shows, n_bootstrap, confidence, seed)
+    found = {}
+    for level in levels.given(predictions):
+        units, labels = levels.pooled(predictions, level, classes, baselines)
+        about = {"unit": levels.LEVELS[level], "n_units": len(units)}
+        found[level] = about | _judged(units, classes, labels, horses)
+    of_images = {name: told for name, told in found["image"].items() if name not in about}
+    for of_class in of_images["classes"].values():
+        of_class["n_images"] = of_class["n_units"]
+    metrics: dict[str, Any] = {
+        **of_images,
+        "levels": found,
         "n_images": len(predictions),
-        "n_horses": model.n_horses,
+        "n_horses": len(horses.shows),
         "n_folds": int(predictions["fold"].nunique()),
         "chance": 1 / len(classes),
         "confidence": confidence,
@@ -130,6 +120,37 @@ def evaluate(
     return Evaluation(
         metrics, by_class(metrics), by_horse(predictions), confusion(predictions, classes)
     )
+
+
+def _judged(
+    units: pd.DataFrame,
+    classes: Sequence[str],
+    baselines: Mapping[str, ArrayLike],
+    horses: Horses,
+) -> dict[str, Any]:
+    """Score one level: see :func:`evaluate`."""
+    model = _scorer(units, classes)
+    scorers = {"model": model} | {
+        name: Scorer.of(units["truth"], labels, units["horse"], classes)
+        for name, labels in baselines.items()
+    }
+    figures = {name: scorer(horses.weights) for name, scorer in scorers.items()}
+    compared = _compared(figures, horses, "model")
+    judged: dict[str, Any] = compared.pop("model")
+    judged["baselines"] = {
+        name: {metric: _reversed(figure) for metric, figure in found.items()}
+        for name, found in compared.items()
+    }
+    shown = model.confusion().sum(axis=(0, 2))
+    judged["classes"] = {
+        label: {"n_units": int(shown[c]), "n_horses": int(model.shows[:, c].sum())}
+        | {
+            name: horses.interval(figures["model"][key][:, c], name, of_class=c)
+            for name, key in BY_CLASS.items()
+        }
+        for c, label in enumerate(classes)
+    }
+    return judged
 
 
 def paired(
@@ -160,7 +181,11 @@ def paired(
     ``{"value", "low", "high"}``, and ``difference``, itself minus the reference, of the same form,
     except for the reference itself and where one of the two has no such figure.
     """
-    scorers = _scorers(truth, horse, predicted, probabilities or {}, classes)
+    given = probabilities or {}
+    scorers = {
+        name: Scorer.of(truth, labels, horse, classes, given.get(name))
+        for name, labels in predicted.items()
+    }
     horses = Horses.of(scorers[reference].shows, n_bootstrap, confidence, seed)
     figures = {name: scorer(horses.weights) for name, scorer in scorers.items()}
     return _compared(figures, horses, reference)
@@ -170,7 +195,7 @@ def by_class(metrics: Mapping[str, Any]) -> pd.DataFrame:
     """Lay out ``metrics["classes"]`` as a table: see :class:`Evaluation`."""
     rows = []
     for label, found in metrics["classes"].items():
-        row = {"class": label, "n_images": found["n_images"], "n_horses": found["n_horses"]}
+        row = {"class": label, **{key: found[key] for key in ("n_images", "n_horses")}}
         for name in BY_CLASS:
             row[name] = found[name]["value"]
             row |= {f"{name}_{bound}": found[name][bound] for bound in ("low", "high")}
@@ -192,10 +217,7 @@ def by_horse(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def confusion(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """Count images by true class (rows) and predicted class (columns), in the study's order."""
-    everything = Scorer.of(
-        predictions["truth"], predictions["predicted"], predictions["horse"], classes
-    )
-    counts = everything.confusion().sum(axis=0)
+    counts = _scorer(predictions, classes).confusion().sum(axis=0)
     return pd.DataFrame(counts, index=list(classes), columns=list(classes))
 
 
@@ -240,16 +262,16 @@ def logistic_regression(
 
 
 def summary(evaluation: Evaluation) -> pd.DataFrame:
-    """Return one row per predictor and metric: value, low, high, and the model's lead over it."""
+    """Return one row per level, predictor and metric: value, low, high, and the model's lead."""
     rows = []
-    parts = {"model": evaluation.metrics, **evaluation.metrics["baselines"]}
-    for predictor, figures in parts.items():
-        for name in (name for name in METRICS if name in figures):
-            row = {"predictor": predictor, "metric": name, **figures[name]}
-            lead = row.pop("difference", {})
-            rows.append(row | {f"difference_{key}": number for key, number in lead.items()})
+    for level, judged in evaluation.metrics["levels"].items():
+        for predictor, figures in {"model": judged, **judged["baselines"]}.items():
+            for name in (name for name in METRICS if name in figures):
+                row = {"level": level, "predictor": predictor, "metric": name, **figures[name]}
+                lead = row.pop("difference", {})
+                rows.append(row | {f"difference_{key}": number for key, number in lead.items()})
     table = pd.DataFrame(rows)
-    return table.astype(dict.fromkeys(table.columns[2:], float))
+    return table.astype(dict.fromkeys(table.columns[3:], float))
 
 
 def write_tables(evaluation: Evaluation, folder: Path) -> None:
@@ -289,9 +311,13 @@ def _with_intervals(rows: pd.DataFrame, *columns: str) -> list[str]:
 
 def _printed_metrics(whole: pd.DataFrame) -> pd.DataFrame:
     printed = pd.DataFrame({"Metric": list(METRICS.values())}, index=list(METRICS))
-    for predictor, rows in whole.groupby("predictor", sort=False):
-        cells = _with_intervals(rows, "value", "low", "high")
+    for (predictor, level), rows in whole.groupby(["predictor", "level"], sort=False):
         title = PREDICTORS.get(str(predictor), str(predictor))
+        if level != "image":
+            if predictor != "model":
+                continue
+            title = f"{title}, by {level}"
+        cells = _with_intervals(rows, "value", "low", "high")
         printed[title] = pd.Series(cells, index=rows["metric"])
     return printed.fillna("")
 
@@ -301,21 +327,14 @@ def _printed_classes(by_class: pd.DataFrame) -> pd.DataFrame:
     printed.columns = ["Class", "Images", "Horses"]
     for name in BY_CLASS:
         cells = _with_intervals(by_class, name, f"{name}_low", f"{name}_high")
-        printed[name.capitalize()] = cells
+        printed[METRICS.get(name, name.capitalize())] = cells
     return printed
 
 
-def _scorers(
-    truth: ArrayLike,
-    horse: ArrayLike,
-    predicted: Mapping[str, ArrayLike],
-    probabilities: Mapping[str, ArrayLike],
-    classes: Sequence[str],
-) -> dict[str, Scorer]:
-    return {
-        name: Scorer.of(truth, labels, horse, classes, probabilities.get(name))
-        for name, labels in predicted.items()
-    }
+def _scorer(units: pd.DataFrame, classes: Sequence[str]) -> Scorer:
+    """Take the model's answers from a table with truth, predicted, horse and ``p_{class}``."""
+    p = units[[f"p_{label}" for label in classes]].to_numpy(float)
+    return Scorer.of(units["truth"], units["predicted"], units["horse"], classes, p)
 
 
 def _compared(

@@ -347,10 +347,10 @@ def photos(images: pd.DataFrame, views: list[str]) -> pd.DataFrame:
 
     Returns
     -------
-    photo_id, label, horse, session, path, and image_id per view as ``image_{view}``; one row per
-    photograph, sorted by photo_id.
+    photo_id, label, horse, session, video, path, and image_id per view as ``image_{view}``; one row
+    per photograph, sorted by photo_id.
     """
-    shared = ["photo_id", "label", "horse", "session", "path"]
+    shared = ["photo_id", "label", "horse", "session", "video", "path"]
     found = images.loc[images["view"] == views[0], shared]
     for view in views:
         here = images.loc[images["view"] == view, ["photo_id", "image_id"]]

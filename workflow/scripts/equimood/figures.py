@@ -107,6 +107,7 @@ def evaluated(
     bests: Mapping[str, Mapping[str, Any]],
     images: pd.DataFrame,
     labels: Sequence[str],
+    null: pd.DataFrame | None = None,
 ) -> dict[str, Figure]:
     """Draw all figures of data, search and test, by the name of their file.
 
@@ -116,16 +117,21 @@ def evaluated(
     metrics : content of metrics.json.
     trials, bests : per outer fold, tables.TRIALS and the content of best.yaml.
     labels : the classes, in the study's order.
+    null : figures of trainings on true (first row) and permuted labels, if there were any.
     """
     commonest = float(predictions["truth"].value_counts(normalize=True).max())
-    return {
+    drawn = {
         "catalogue": catalogue(images, labels),
         "confusion": confusion(evaluation.confusion(predictions, labels)),
         "classes": classes(metrics),
         "baselines": baselines(metrics),
+        "levels": levels(metrics),
         "horses": horses(evaluation.by_horse(predictions), commonest),
         "search": search(trials, bests),
     }
+    if null is not None:
+        drawn["permutation"] = permutation(null, metrics["permutation"])
+    return drawn
 
 
 def catalogue(images: pd.DataFrame, labels: Sequence[str]) -> Figure:
@@ -320,6 +326,79 @@ def candidates(table: pd.DataFrame, found: Mapping[str, Any], n_shown: int = 30)
         f"{some}{found['n_images']:,} photographs of {found['n_horses']} unseen horses, "
         f"{found['confidence']:.0%} intervals over horses, of differences together; "
         "blue: recommended",
+        fontsize=8,
+        color=GREY,
+    )
+    return figure
+
+
+def levels(metrics: Mapping[str, Any]) -> Figure:
+    """Four figures of the model by image, session and horse, with intervals over horses."""
+    found = metrics["levels"]
+    figure = blank(PAGE_IN, 1.5 + 0.42 * len(found))
+    panels = figure.subplots(1, 4, sharey=True)
+    names = ("balanced_accuracy", "f1_macro", "auroc", "auprc")
+    for axes, name in zip(panels, names, strict=True):
+        axes.set_title(METRICS[name])
+        _unit(axes, "")
+        axes.set_xticks([0, 0.5, 1])
+        for row, level in enumerate(found):
+            _labelled(axes, found[level][name], row, BLUE)
+    for axes, chance in ((panels[0], metrics["chance"]), (panels[2], 0.5)):
+        axes.axvline(chance, **_REFERENCE)
+        axes.annotate(
+            "chance", (chance, 0), (2, 3), xycoords=("data", "axes fraction"),
+            textcoords="offset points", fontsize=7.5, color=GREY,
+        )  # fmt: skip
+    panels[0].set_yticks(
+        range(len(found)),
+        [f"by {level}\n{judged['n_units']:,} units" for level, judged in found.items()],
+    )
+    panels[0].set_ylim(len(found) - 0.4, -0.6)
+    figure.supxlabel(
+        "A unit is an image, or all images of a horse in one annotated emotion (of one session or "
+        "video), their\nprobabilities averaged. "
+        f"{metrics['confidence']:.0%} intervals over {metrics['n_horses']} horses.",
+        fontsize=8,
+        color=GREY,
+    )
+    return figure
+
+
+def permutation(null: pd.DataFrame, tested: Mapping[str, Any]) -> Figure:
+    """Macro-F1 and balanced accuracy of trainings on permuted labels, and on the true ones.
+
+    Parameters
+    ----------
+    null : a row per training, the first on the true labels.
+    tested : ``permutation`` of metrics.json.
+    """
+    figure = blank(PAGE_IN, 2.5)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, name in zip(panels, ("f1_macro", "balanced_accuracy"), strict=True):
+        values = null[name].to_numpy(float)
+        low, high = values.min(), values.max()
+        n_bins = min(30, max(8, len(values) // 5))
+        edges = np.linspace(low, high, n_bins + 1) if high > low else n_bins
+        axes.hist(values[1:], edges, color=SKY, edgecolor="white", linewidth=0.4)
+        axes.axvline(values[0], color=VERMILION, linewidth=2)
+        left = values[0] < (low + high) / 2
+        axes.annotate(
+            f"true labels {values[0]:.2f}\np = {tested[name]['p']:.3g}", (values[0], 1),
+            (4 if left else -4, -2), xycoords=("data", "axes fraction"), va="top",
+            ha="left" if left else "right", textcoords="offset points", fontsize=8.5,
+            color=VERMILION, weight="bold",
+        )  # fmt: skip
+        axes.set_xlabel(METRICS[name])
+        axes.margins(x=0.06, y=0.35)  # room for the words
+    panels[0].set_ylabel("trainings")
+    moved = ", ".join(
+        f"{n:,} {kind if n == 1 else kind + 's'}" for kind, n in tested["units"].items() if n
+    )
+    figure.supxlabel(
+        f"Blue: {tested['n_permutations']:,} trainings of the chosen configuration on labels "
+        f"exchanged by chance among {moved}, within\nhorses or between horses of one class each; "
+        "judged on horses held out. One seed, so that the true labels' figure is not the report's.",
         fontsize=8,
         color=GREY,
     )

@@ -208,7 +208,8 @@ def fit(
     X = torch.as_tensor(X, device=device)
     targets = _targets(y, len(train_weights), n_classes).to(device)
     weights = torch.tensor(train_weights, device=device, dtype=torch.float32)
-    mean, inverse_std = _statistics(X, weights > 0)
+    trained = weights > 0
+    mean, inverse_std = _statistics(X, trained)
     shapes = _shapes(X.shape[1], n_classes, kind, hidden_units)
 
     units = n_classes + (hidden_units or 0)
@@ -217,6 +218,7 @@ def fit(
     at_once = max(1, (memory_mb << 20) // (4 * floats))
     order = sorted(range(len(configs)), key=lambda p: _noise(configs[p]))
     training = _Training(kept, X.device)
+    alike = bool((trained == trained[:1]).all())
     own = torch.arange(len(weights), device=X.device)[:, None]
     left = [p for p in order if p not in {*training.done, *training.begun}]
     rounds = [left[start : start + at_once] for start in range(0, len(left), at_once)]
@@ -228,10 +230,13 @@ def fit(
             for _, pack in itertools.groupby(of_round, key=lambda p: _noise(configs[p]))
         ]
         first = training.begin(of_round, packs)
-        for step, n_steps, rows, valid in _batches(weights > 0, batch_size, epochs, stream_seed):
+        for step, n_steps, rows, valid in _batches(trained, batch_size, epochs, stream_seed):
             if step < first:
                 continue
-            z = _standardised(X[rows], mean[:, None], inverse_std[:, None])
+            # Folds that train on the same rows, of permuted labels, see the same features.
+            seen = slice(0, 1) if alike else slice(None)
+            z = _standardised(X[rows[seen]], mean[seen, None], inverse_std[seen, None])
+            z = z.expand(len(rows), -1, -1)
             share = weights.gather(1, rows) * valid / valid.sum(1, keepdim=True).clamp(min=1)
             for pack in packs:
                 pack.step(z, targets[own, rows], share, step / n_steps)

@@ -281,6 +281,9 @@ class Evaluate(Section):
     """Bootstrap replicates over horses."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Confidence of the intervals."""
+    n_permutations: int = Field(200, ge=0)
+    """Times the chosen configuration is trained on permuted labels, to see what chance would do; 0:
+    no test. The smallest p it can find is 1 / (1 + this)."""
 
 
 class Explain(Section):

@@ -56,6 +56,7 @@ IMAGES = _schema(
     n_raters=_INT,
     horse=_TEXT,
     session=_TEXT,
+    video=_TEXT,
     fold=_TEXT,  # the user's, else null
     width=_INT,  # of the upright picture, pixels
     height=_INT,
@@ -109,8 +110,8 @@ TRIALS = _schema(
     host=_TEXT,
 )  # and score_{inner fold}
 PREDICTIONS = _schema(
-    image_id=_TEXT, photo_id=_TEXT, path=_TEXT, horse=_TEXT, session=_TEXT, fold=_TEXT,
-    truth=_TEXT, predicted=_TEXT,
+    image_id=_TEXT, photo_id=_TEXT, path=_TEXT, horse=_TEXT, session=_TEXT, video=_TEXT,
+    fold=_TEXT, truth=_TEXT, predicted=_TEXT,
 )  # and p_{class}, one column a class  # fmt: skip
 COMPARED = pa.schema([("backbone", _TEXT), ("views", _TEXT), *PREDICTIONS])  # and p_{class}
 REGION_SCORES = _schema(

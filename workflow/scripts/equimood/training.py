@@ -139,7 +139,7 @@ def predict(
         with torch.inference_mode():
             probabilities = (trained.head(X) / trained.temperature).double().softmax(1).numpy()
     answers = [classes[c] for c in probabilities.argmax(axis=1)]
-    frame = photos[["photo_id", "path", "horse", "session"]].assign(
+    frame = photos[["photo_id", "path", "horse", "session", "video"]].assign(
         image_id=photos[f"image_{best.structure.views[0]}"],
         fold=fold,
         truth=photos["label"],
