@@ -79,7 +79,7 @@ rule evaluate:
 
 rule compare:
     input:
-        rules.compare_levels.output,
+        rules.compare_candidates.output,
 
 
 rule explain:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from equimood import comparison, evaluation, recommendation
+from equimood import comparison, evaluation, figures, recommendation
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 CLASSES = ["calm", "cross", "glad", "shy"]
@@ -21,7 +21,7 @@ NESTED = {name: {"value": 0.6, "low": 0.5, "high": 0.7} for name in evaluation.M
 
 
 def simulated(skill, n_horses=24, n_images=20, seed=0):
-    """Answers of levels of a known share of right ones (on the logit), two folds of horses."""
+    """Answers of candidates of a known share of right ones (on the logit), two folds of horses."""
     rng = np.random.default_rng(seed)
     horse = np.repeat(np.arange(n_horses), n_images)
     truth = rng.integers(0, 4, len(horse))
@@ -39,7 +39,7 @@ def simulated(skill, n_horses=24, n_images=20, seed=0):
     return pd.concat(parts, ignore_index=True).sample(frac=1, random_state=seed)
 
 
-def told(levels, left_out=()):
+def told(candidates, left_out=()):
     structure = {
         "pooling": "avg", "head": "mlp", "hidden_units": 64, "weight_by": ["class", "horse"],
     }  # fmt: skip
@@ -47,11 +47,11 @@ def told(levels, left_out=()):
             "seed": 1000}  # fmt: skip
     return {
         "budget": 4,
-        "levels": [
+        "candidates": [
             {"backbone": backbone, "views": views, "score": 0.5, "n_trials": 4, "n_heads": 48,
              "structure": {**structure, "backbone": backbone, "views": views.split("+")},
              "head": head}
-            for backbone, views in levels
+            for backbone, views in candidates
         ],
         "left_out": [
             {"backbone": backbone, "views": views, "reason": "seldom"}
@@ -76,19 +76,22 @@ def found():
 
 
 def test_the_cheap_of_two_equals_is_recommended_and_the_worse_is_not(found):
-    levels = found.levels.set_index(["backbone", "views"])
-    assert levels.index[levels["recommended"]].tolist() == [CHEAP]
-    assert levels.index[levels["worse"]].tolist() == [WORSE]
+    candidates = found.candidates.set_index(["backbone", "views"])
+    assert candidates.index[candidates["recommended"]].tolist() == [CHEAP]
+    assert candidates.index[candidates["worse"]].tolist() == [WORSE]
     words = " ".join(found.facts["told"])
-    assert words.startswith("Recommended: small on whole. 3 combinations of backbone and views")
+    assert words.startswith(
+        "Recommended: small on whole. 3 candidates (a backbone with some views)"
+    )
     assert "on 24 horses (480 photographs)" in words
     assert "Shown to be worse than the best: small on head -" in words
+    assert "differ from the best either" not in words  # of the three there is no other
     assert "Not shown to differ is not shown to be equal" in words
     assert "0.60 [0.50, 0.70]" in words  # the study's own
 
 
 @pytest.mark.parametrize("n_horses", [8, 24])
-def test_equal_levels_are_seldom_called_different(n_horses):
+def test_equal_candidates_are_seldom_called_different(n_horses):
     """At 95 %, a given one of six equals should be called worse in at most 2.5 % of studies."""
     skill = {
         (backbone, views): 0.8
@@ -96,42 +99,49 @@ def test_equal_levels_are_seldom_called_different(n_horses):
         for views in ("whole", "head", "whole+head")
     }
     runs = [compare(simulated(skill, n_horses, seed=s), skill, n_bootstrap=100) for s in range(30)]
-    assert np.mean([run.levels["worse"] for run in runs]) < 0.05
-    cheap = [run.levels["gmacs"][run.levels["recommended"]].iloc[0] for run in runs]
+    assert np.mean([run.candidates["worse"] for run in runs]) < 0.05
+    cheap = [run.candidates["gmacs"][run.candidates["recommended"]].iloc[0] for run in runs]
     assert np.mean(np.array(cheap) == 1.81) > 0.9
 
 
 def test_every_figure_is_that_of_scikit_learn_and_differences_are_from_the_best(found):
     answers = simulated(SKILL)
-    for row in found.levels.to_dict("records"):
+    for row in found.candidates.to_dict("records"):
         own = answers[(answers["backbone"] == row["backbone"]) & (answers["views"] == row["views"])]
         arguments = (own["truth"], own["predicted"])
         assert row["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(*arguments))
         assert row["f1_macro"] == pytest.approx(f1_score(*arguments, average="macro"))
         assert row["f1_macro_low"] < row["f1_macro"] < row["f1_macro_high"]
-    first = found.levels.iloc[0]
+    first = found.candidates.iloc[0]
     assert first["f1_macro_difference"] == 0 and np.isnan(first["f1_macro_difference_low"])
     np.testing.assert_allclose(
-        found.levels["f1_macro_difference"], found.levels["f1_macro"] - first["f1_macro"]
+        found.candidates["f1_macro_difference"], found.candidates["f1_macro"] - first["f1_macro"]
     )
     # Pairs on the same draws: narrower than two figures apart, though read together.
-    apart = found.levels["f1_macro_high"] - found.levels["f1_macro_low"]
-    paired = found.levels["f1_macro_difference_high"] - found.levels["f1_macro_difference_low"]
+    apart = found.candidates["f1_macro_high"] - found.candidates["f1_macro_low"]
+    paired = (
+        found.candidates["f1_macro_difference_high"] - found.candidates["f1_macro_difference_low"]
+    )
     assert paired[1] < np.hypot(apart[0], apart[1])
 
 
 @pytest.mark.parametrize(("seed", "first"), [(4, "head"), (5, "whole")])
 def test_of_those_that_cost_the_same_the_one_that_scored_highest_is_recommended(seed, first):
     skill = {("small", "whole"): 0.8, ("small", "head"): 0.8, DEAR: 0.8}
-    levels = compare(simulated(skill, n_horses=8, seed=seed), skill).levels
-    assert not levels["worse"].any() and levels["views"][levels["recommended"]].tolist() == [first]
-    assert levels["views"][levels["backbone"].eq("small")].iloc[0] == first
+    candidates = compare(simulated(skill, n_horses=8, seed=seed), skill).candidates
+    assert not candidates["worse"].any() and candidates["views"][
+        candidates["recommended"]
+    ].tolist() == [first]
+    assert candidates["views"][candidates["backbone"].eq("small")].iloc[0] == first
 
 
-def test_a_combination_of_two_views_costs_twice(found):
+def test_a_candidate_of_two_views_costs_twice(found):
     both = {("small", "whole+head"): 1.0, ("large", "whole"): 1.0}
-    levels = compare(simulated(both), both).levels.set_index(["backbone", "views"])
-    assert levels["gmacs"].to_dict() == {("small", "whole+head"): 3.62, ("large", "whole"): 4.09}
+    candidates = compare(simulated(both), both).candidates.set_index(["backbone", "views"])
+    assert candidates["gmacs"].to_dict() == {
+        ("small", "whole+head"): 3.62,
+        ("large", "whole"): 4.09,
+    }
 
 
 def test_main_effects_average_over_what_all_have():
@@ -140,7 +150,7 @@ def test_main_effects_average_over_what_all_have():
         ("large", "head"): -0.5, ("large", "whole+head"): 2.0,
     }  # fmt: skip
     run = compare(simulated(skill), skill)
-    value = run.levels.set_index(["backbone", "views"])["f1_macro"]
+    value = run.candidates.set_index(["backbone", "views"])["f1_macro"]
     effects = run.effects.set_index(["factor", "value"])
     small = effects.loc[("backbone", "small")]
     assert small["f1_macro"] == pytest.approx(
@@ -154,27 +164,30 @@ def test_main_effects_average_over_what_all_have():
     assert list(views.index) == ["whole+head", "whole", "head"]
 
 
-def test_a_level_that_one_fold_left_out_is_not_compared():
+def test_a_candidate_that_one_fold_left_out_is_not_compared():
     answers = simulated(SKILL)
     here = answers["backbone"].eq("small") | answers["fold"].eq("0")
     chosen = {"0": told(SKILL), "1": told([CHEAP, WORSE], [DEAR])}
     run = compare(answers[here], SKILL, chosen)
-    assert set(zip(run.levels["backbone"], run.levels["views"], strict=True)) == {CHEAP, WORSE}
-    assert run.facts["n_levels"] == 3 and run.facts["n_compared"] == 2
+    assert set(zip(run.candidates["backbone"], run.candidates["views"], strict=True)) == {
+        CHEAP,
+        WORSE,
+    }
+    assert run.facts["n_candidates"] == 3 and run.facts["n_compared"] == 2
     assert run.facts["left_out"] == [
         {"fold": "1", "backbone": "large", "views": "whole", "reason": "seldom"}
     ]
 
 
-def test_of_one_level_the_page_says_that_there_is_nothing_to_compare(tmp_path):
+def test_of_one_candidate_the_page_says_that_there_is_nothing_to_compare(tmp_path):
     none = simulated({CHEAP: 1.0}).iloc[:0]
     run = compare(none, {CHEAP: 1.0})
     assert run.facts["n_compared"] == 0 and "nothing to compare" in run.facts["told"][0]
-    page = recommendation.page(run.levels, run.effects, run.facts, COSTS, by_fold())
+    page = recommendation.page(run.candidates, run.effects, run.facts, COSTS, by_fold())
     assert "nothing to compare" in page and "What each outer fold chose" in page
     seldom = dict.fromkeys("01", told([CHEAP], [DEAR, WORSE]))
     words = compare(none, SKILL, seldom).facts["told"][0]
-    assert words.startswith("Of 3 combinations") and "n_trials" in words
+    assert words.startswith("Of 3 candidates") and "n_trials" in words
 
 
 def test_what_would_settle_it_grows_as_the_difference_shrinks():
@@ -189,7 +202,7 @@ def test_what_would_settle_it_grows_as_the_difference_shrinks():
 
 
 def best(backbone, views, metric="f1_macro"):
-    of = told([(backbone, views)])["levels"][0]
+    of = told([(backbone, views)])["candidates"][0]
     return {"structure": of["structure"], "head": of["head"], "metric": metric, "score": 0.55}
 
 
@@ -231,9 +244,9 @@ def test_tables_and_page_are_written_and_escaped(found, tmp_path):
     chosen = dict.fromkeys("01", told(SKILL))
     choices = by_fold().assign(horses="<b>Nelly</b>; " + "; ".join("abcdefghij"))
     comparison.write(found, COSTS, comparison.configurations(chosen), choices, tmp_path)
-    assert pd.read_csv(tmp_path / "levels.csv")["recommended"].tolist().count(True) == 1
+    assert pd.read_csv(tmp_path / "candidates.csv")["recommended"].tolist().count(True) == 1
     assert len(pd.read_csv(tmp_path / "configurations.csv")) == 6
-    assert r"\toprule" in (tmp_path / "levels.tex").read_text()
+    assert r"\toprule" in (tmp_path / "candidates.tex").read_text()
     assert json.loads((tmp_path / "comparison.json").read_text())["n_horses"] == 24
     page = Text()
     page.feed((tmp_path / "comparison.html").read_text())
@@ -272,3 +285,18 @@ def test_costs_come_from_cards_and_from_jobs_that_embedded(tmp_path):
     assert costs["device"]["a"] == "CPU" and np.isnan(costs["seconds"]["b"])
     assert costs["n_timed"]["c"] == 0  # two devices: no one figure
     assert costs["weights_mb"]["a"] == 2.5 and costs["gmacs"]["a"] == pytest.approx(1.813561344)
+
+
+def test_the_figure_names_every_candidate_and_says_when_there_is_none(found, tmp_path):
+    figure = figures.candidates(found.candidates, found.facts)
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    ranked = found.candidates["backbone"] + " on " + found.candidates["views"]
+    assert names == ranked.tolist()
+    bold = [text.get_weight() for text in figure.axes[0].get_yticklabels()]
+    assert [weight == "bold" for weight in bold] == found.candidates["recommended"].tolist()
+    first = figures.candidates(found.candidates, found.facts, n_shown=1)  # and the recommended one
+    assert len(first.axes[0].get_yticklabels()) == 2 - found.candidates["recommended"].iloc[0]
+    one = compare(simulated({CHEAP: 1.0}).iloc[:0], {CHEAP: 1.0})
+    for name, drawn in (("some", figure), ("none", figures.candidates(one.candidates, one.facts))):
+        (path,) = figures.save(drawn, tmp_path / name, ["png"])
+        assert path.stat().st_size > 2000

@@ -21,7 +21,7 @@ def test_the_paragraph_states_what_was_found(found):
         "200 bootstrap samples",
         "77 photographs, drawn evenly",
         "32 Gauss-Legendre points",
-        "3 combinations of network and views were compared",
+        "3 candidates (a network with some views) were compared",
         "among 4 structures",
         "The best was drawn on whole + head (macro-F1 0.81 [0.70, 0.90], optimistic",
         "drawn on whole needs the fewest operations (difference -0.02 [-0.10, +0.07])",
@@ -81,9 +81,9 @@ def test_soft_labels_are_stated(found):
     assert "shares of the classes among each" in methods.methods_paragraph(methods.facts(*found))
 
 
-def test_a_single_combination_is_not_compared_with_itself(found):
+def test_a_single_candidate_is_not_compared_with_itself(found):
     found[5] = {"n_compared": 0, "budget": [4]}
-    assert "combinations" not in methods.methods_paragraph(methods.facts(*found))
+    assert "candidates" not in methods.methods_paragraph(methods.facts(*found))
 
 
 @pytest.mark.parametrize("outer", ["holdout", "leave_one_horse_out", "column", "kfold"])

@@ -4,7 +4,7 @@ import pandas as pd
 from equimood.files import read_json, read_yaml
 
 
-def test_the_combination_that_the_search_chose_answers_as_the_model_does(undisturbed):
+def test_the_candidate_that_the_search_chose_answers_as_the_model_does(undisturbed):
     for fold in ("0", "1"):
         best = read_yaml(undisturbed / f"search/{fold}/best.yaml")["structure"]
         compared = pd.read_parquet(undisturbed / f"comparison/{fold}.parquet")
@@ -15,11 +15,11 @@ def test_the_combination_that_the_search_chose_answers_as_the_model_does(undistu
         assert own["predicted"].tolist() == model["predicted"].tolist()
 
 
-def test_every_combination_is_compared_on_all_photographs(undisturbed):
+def test_every_candidate_is_compared_on_all_photographs(undisturbed):
     found = read_json(undisturbed / "comparison/comparison.json")
-    table = pd.read_csv(undisturbed / "comparison/levels.csv")
+    table = pd.read_csv(undisturbed / "comparison/candidates.csv")
     n_photos = len(pd.read_parquet(undisturbed / "evaluation/predictions.parquet"))
-    assert found["n_compared"] == len(table) == found["n_levels"] > 1
+    assert found["n_compared"] == len(table) == found["n_candidates"] > 1
     assert (found["n_horses"], found["n_images"]) == (8, n_photos)
     assert found["told"][0].startswith("Recommended: ") and table["recommended"].sum() == 1
     costs = pd.read_csv(undisturbed / "comparison/costs.csv")

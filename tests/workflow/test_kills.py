@@ -35,7 +35,7 @@ HOW = {
 SAME = [
     "splits/*.parquet", "catalogue/**/*.parquet", "features/**/*.safetensors", "search/*/best.yaml",
     "model/*/weights.safetensors", "model/*/predictions.parquet", "evaluation/*.[jcp]*",
-    "attributions/*", "explanation/*.[jcp]*", "comparison/[0-9]*", "comparison/levels.*",
+    "attributions/*", "explanation/*.[jcp]*", "comparison/[0-9]*", "comparison/candidates.*",
 ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ Compare the searched combinations of backbone and views on unseen horses, at equ
 INPUTS   results/{study}/search/{fold}/trials.parquet, best.yaml, splits, features,
          evaluation/predictions.parquet, metrics.json, the backbones' cards
 OUTPUTS  results/{study}/comparison/{fold}.parquet, {fold}.yaml: the best of each, asked
-         results/{study}/comparison/levels.csv, levels.tex, effects.csv, costs.csv,
+         results/{study}/comparison/candidates.csv, candidates.tex, effects.csv, costs.csv,
          configurations.csv, chosen.csv, comparison.json, comparison.html and a figure
 """
 
@@ -53,7 +53,7 @@ rule compare_fold:
         "../scripts/compare_fold.py"
 
 
-rule compare_levels:
+rule compare_candidates:
     input:
         answers=expand(rules.compare_fold.output.predictions, fold=OUTER_FOLDS),
         chosen=expand(rules.compare_fold.output.chosen, fold=OUTER_FOLDS),
@@ -68,7 +68,7 @@ rule compare_levels:
             shard=SHARDS,
         ),
         template="workflow/report/comparison.html.jinja",
-        library=library("compare_levels"),
+        library=library("compare_candidates"),
     output:
         page=report(
             f"{RESULTS}/comparison/comparison.html",
@@ -77,16 +77,16 @@ rule compare_levels:
             labels={"figure": "Recommendation, table, and what each fold chose"},
         ),
         found=f"{RESULTS}/comparison/comparison.json",
-        levels=f"{RESULTS}/comparison/levels.csv",
-        latex=f"{RESULTS}/comparison/levels.tex",
+        candidates=f"{RESULTS}/comparison/candidates.csv",
+        latex=f"{RESULTS}/comparison/candidates.tex",
         effects=f"{RESULTS}/comparison/effects.csv",
         costs=f"{RESULTS}/comparison/costs.csv",
         configurations=f"{RESULTS}/comparison/configurations.csv",
         by_fold=f"{RESULTS}/comparison/chosen.csv",
     log:
-        f"{RESULTS}/logs/compare_levels.log",
+        f"{RESULTS}/logs/compare_candidates.log",
     benchmark:
-        f"{RESULTS}/benchmarks/compare_levels.tsv"
+        f"{RESULTS}/benchmarks/compare_candidates.tsv"
     conda:
         "../../envs/equimood.yaml"
     threads: 1
@@ -101,25 +101,25 @@ rule compare_levels:
     message:
         "Comparing backbones and views"
     script:
-        "../scripts/compare_levels.py"
+        "../scripts/compare_candidates.py"
 
 
 rule draw_comparison:
     input:
-        levels=rules.compare_levels.output.levels,
-        found=rules.compare_levels.output.found,
+        candidates=rules.compare_candidates.output.candidates,
+        found=rules.compare_candidates.output.found,
         library=library("draw_comparison"),
     output:
         shown=report(
-            f"{RESULTS}/comparison/levels.png",
-            caption="../report/compared.rst",
+            f"{RESULTS}/comparison/candidates.png",
+            caption="../report/candidates.rst",
             category="6. Which architecture",
             labels={
                 "figure": "Every combination of backbone and views, and what it costs"
             },
         ),
         printed=expand(
-            f"{RESULTS}/comparison/levels.{{form}}", form=settings.figures.formats
+            f"{RESULTS}/comparison/candidates.{{form}}", form=settings.figures.formats
         ),
     log:
         f"{RESULTS}/logs/draw_comparison.log",

@@ -29,7 +29,7 @@ rule write_documents:
         splits=rules.split_horses.output.splits,
         best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
         metrics=rules.evaluate_folds.output.metrics,
-        comparison=rules.compare_levels.output.found,
+        comparison=rules.compare_candidates.output.found,
         quarantine=rules.ingest.output.quarantine,
         checks=rules.summarise.output.checks,
         card=rules.train_fold.output.card.format(fold="final"),
@@ -141,7 +141,7 @@ rule write_efficiency:
 REPORTED = [
     *rules.draw_evaluation.output.shown,
     rules.evaluate_folds.output.table,
-    rules.compare_levels.output.page,
+    rules.compare_candidates.output.page,
     rules.draw_comparison.output.shown,
     rules.rate_agreement.output.html,
     rules.rate_ceiling.output.html,

@@ -1,6 +1,6 @@
 """Train the best of every backbone and views at equal budget; judge the test horses."""
 
-from equimood import cluster, contenders, devices, features, files, logs, tables, usage
+from equimood import candidates, cluster, devices, features, files, logs, tables, usage
 from equimood.settings import Backbone, Search
 
 logs.start(snakemake.log[0])
@@ -11,12 +11,12 @@ devices.deterministic(snakemake.params.seed)
 params = snakemake.params
 splits = tables.read(snakemake.input.splits)
 search = Search(**params.search)
-chosen = contenders.choose(
+chosen = candidates.choose(
     tables.read(snakemake.input.trials),
     search,
     {name: Backbone(**backbone) for name, backbone in params.backbones.items()},
 )
-answers = contenders.predict(
+answers = candidates.predict(
     features.photos(tables.read(snakemake.input.images), params.views),
     splits[splits["fold"] == snakemake.wildcards.fold],
     snakemake.input.features,
@@ -27,8 +27,8 @@ answers = contenders.predict(
     batch_size=search.batch_size,
     seed=params.seed,
     record=files.new_record(params.record),
-    progress=logs.progress("combinations"),
+    progress=logs.progress("candidates"),
 )
 columns = [f"p_{name}" for name in params.classes]
 tables.write(answers, snakemake.output.predictions, tables.COMPARED, *columns)
-files.write_yaml(snakemake.output.chosen, contenders.told(chosen))
+files.write_yaml(snakemake.output.chosen, candidates.told(chosen))

@@ -6,8 +6,8 @@ import pandas as pd
 from equimood import figures, files, logs
 
 logs.start(snakemake.log[0])
-figure = figures.comparison(
-    pd.read_csv(snakemake.input.levels), files.read_json(snakemake.input.found)
+figure = figures.candidates(
+    pd.read_csv(snakemake.input.candidates), files.read_json(snakemake.input.found)
 )
 stem = Path(snakemake.output.shown).with_suffix("")
 figures.save(figure, stem, ["png", *snakemake.params.formats])

@@ -1,9 +1,9 @@
 """Which architecture: backbones and views compared on unseen horses, with what each costs.
 
-Every level (a backbone with a combination of views) answered for the same photographs, so that
+Every candidate (a backbone with a combination of views) answered for the same photographs, so that
 differences are paired: each is taken on the same draws of horses. Differences from the best are
-read together: with k levels each of the k - 1 intervals has the confidence
-1 - (1 - confidence) / (k - 1), after Bonferroni, so that the truly best level, and any other as
+read together: with k candidates each of the k - 1 intervals has the confidence
+1 - (1 - confidence) / (k - 1), after Bonferroni, so that the truly best candidate, and any other as
 good, is seldom called worse (multiple comparisons with the best: Hsu 1984, Annals of Statistics
 12:1136).
 """
@@ -21,7 +21,7 @@ from equimood import evaluation, recommendation
 from equimood.files import read_json, read_yaml, write_json, write_text
 from equimood.intervals import Horses
 from equimood.metrics import from_confusion
-from equimood.recommendation import LEVEL, OF_LABELS, n_views
+from equimood.recommendation import CANDIDATE, OF_LABELS, n_views
 from equimood.scoring import Scorer
 
 Array = NDArray[Any]
@@ -31,15 +31,15 @@ Array = NDArray[Any]
 class Comparison:
     """What was found.
 
-    levels : a row per level, the best first: backbone, views, parameters, weights_mb, gmacs (of a
-        photograph, all its views), and value, low, high, and difference from the best of each of
-        OF_LABELS.
+    candidates : a row per candidate, the best first: backbone, views, parameters, weights_mb, gmacs
+        (of a photograph, all its views), and value, low, high, and difference from the best of each
+        of OF_LABELS.
     effects : the same for each backbone, averaged over views, and each combination of views,
         averaged over backbones; ``factor`` says which of the two.
     facts : content of ``comparison.json``.
     """
 
-    levels: pd.DataFrame
+    candidates: pd.DataFrame
     effects: pd.DataFrame
     facts: dict[str, Any]
 
@@ -55,28 +55,30 @@ def compare(
     confidence: float,
     seed: int,
 ) -> Comparison:
-    """Compare the levels that were tried often enough in every outer fold.
+    """Compare the candidates that were tried often enough in every outer fold.
 
     Parameters
     ----------
     answers : tables.COMPARED of all outer folds.
-    chosen : per outer fold, what contenders.told says.
+    chosen : per outer fold, what candidates.told says.
     costs : as :func:`cost_table` gives it.
     nested : content of metrics.json: the study's own figures.
     metric : of OF_LABELS, which decides.
     """
-    told = [{(of["backbone"], of["views"]) for of in fold["levels"]} for fold in chosen.values()]
+    told = [
+        {(of["backbone"], of["views"]) for of in fold["candidates"]} for fold in chosen.values()
+    ]
     known = [
         (of["backbone"], of["views"])
         for fold in chosen.values()
-        for of in [*fold["levels"], *fold["left_out"]]
+        for of in [*fold["candidates"], *fold["left_out"]]
     ]
     ordered = list(dict.fromkeys(known))
-    kept = [level for level in ordered if all(level in of_fold for of_fold in told)]
+    kept = [candidate for candidate in ordered if all(candidate in of_fold for of_fold in told)]
     facts: dict[str, Any] = {
         "metric": metric,
         "confidence": confidence,
-        "n_levels": len(ordered),
+        "n_candidates": len(ordered),
         "n_compared": len(kept) if len(kept) > 1 else 0,
         "budget": sorted({fold["budget"] for fold in chosen.values()}),
         "left_out": [
@@ -86,7 +88,7 @@ def compare(
     }
     if facts["n_compared"] == 0 or answers.empty:
         facts["n_compared"] = 0
-        empty = pd.DataFrame(columns=[*LEVEL, "gmacs"])
+        empty = pd.DataFrame(columns=[*CANDIDATE, "gmacs"])
         return Comparison(
             empty, pd.DataFrame(), facts | {"told": recommendation.nothing_compared(facts)}
         )
@@ -94,24 +96,26 @@ def compare(
     scored, horses, n_images = _scored(answers, kept, classes, n_bootstrap, confidence, seed)
     of_backbone = costs.set_index("backbone")
     cost = {
-        level: (of_backbone["gmacs"][level[0]] * n_views(level[1]), i)
-        for i, level in enumerate(kept)
+        candidate: (of_backbone["gmacs"][candidate[0]] * n_views(candidate[1]), i)
+        for i, candidate in enumerate(kept)
     }
-    levels = _compared(scored, horses, metric, cost)
-    levels.insert(2, "parameters", levels["backbone"].map(of_backbone["parameters"]))
-    levels.insert(3, "weights_mb", levels["backbone"].map(of_backbone["weights_mb"]))
-    gmacs = levels["backbone"].map(of_backbone["gmacs"]) * levels["views"].map(n_views)
-    levels.insert(4, "gmacs", gmacs)
-    worse = levels[f"{metric}_difference_high"] < 0
+    candidates = _compared(scored, horses, metric, cost)
+    candidates.insert(2, "parameters", candidates["backbone"].map(of_backbone["parameters"]))
+    candidates.insert(3, "weights_mb", candidates["backbone"].map(of_backbone["weights_mb"]))
+    gmacs = candidates["backbone"].map(of_backbone["gmacs"]) * candidates["views"].map(n_views)
+    candidates.insert(4, "gmacs", gmacs)
+    worse = candidates[f"{metric}_difference_high"] < 0
     # A stable sort: of those that cost the same, the one that scored highest.
-    recommended = levels[~worse].sort_values("gmacs", kind="stable").index[0]
-    levels.insert(2, "recommended", levels.index == recommended)
-    levels.insert(3, "worse", worse)
+    recommended = candidates[~worse].sort_values("gmacs", kind="stable").index[0]
+    candidates.insert(2, "recommended", candidates.index == recommended)
+    candidates.insert(3, "worse", worse)
     facts |= {"n_horses": len(horses.shows), "n_images": n_images}
-    facts["best"] = recommendation.in_short(levels.iloc[0], metric)
-    facts["recommended"] = recommendation.in_short(levels[levels["recommended"]].iloc[0], metric)
-    facts["told"] = recommendation.in_words(levels, facts)
-    return Comparison(levels, _effects(scored, horses, metric), facts)
+    facts["best"] = recommendation.in_short(candidates.iloc[0], metric)
+    facts["recommended"] = recommendation.in_short(
+        candidates[candidates["recommended"]].iloc[0], metric
+    )
+    facts["told"] = recommendation.in_words(candidates, facts)
+    return Comparison(candidates, _effects(scored, horses, metric), facts)
 
 
 def cost_table(cards: Sequence[str | Path], usages: Sequence[str | Path]) -> pd.DataFrame:
@@ -159,11 +163,11 @@ _TIMED = ("backbone", "images", "embedding_s", "device")
 
 
 def configurations(chosen: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """The configuration of every level that was trained in each outer fold."""
+    """The configuration of every candidate that was trained in each outer fold."""
     return pd.DataFrame([
         {"fold": fold, **_configuration(of), "n_trials": of["n_trials"], "inner_score": of["score"]}
         for fold, told in chosen.items()
-        for of in told["levels"]
+        for of in told["candidates"]
     ])  # fmt: skip
 
 
@@ -185,8 +189,8 @@ def by_fold(
     rows = []
     for fold, best in bests.items():
         tested = predictions[predictions["fold"] == fold]
-        counts = evaluation.confusion(tested, classes).to_numpy()
-        figures = from_confusion(counts)
+        scorer = Scorer.of(tested["truth"], tested["predicted"], tested["horse"], classes)
+        figures = from_confusion(scorer.confusion().sum(axis=0))
         names = sorted(tested["horse"].unique())
         rows.append({
             "fold": fold,
@@ -211,7 +215,7 @@ def write(
 ) -> None:
     """Write the tables, ``comparison.json``, the LaTeX table and the page."""
     exact = {
-        "levels": found.levels,
+        "candidates": found.candidates,
         "effects": found.effects,
         "costs": costs,
         "configurations": configurations,
@@ -219,9 +223,11 @@ def write(
     }
     for name, table in exact.items():
         write_text(folder / f"{name}.csv", table.to_csv(index=False))
-    write_text(folder / "levels.tex", evaluation.latex(recommendation.printed(found.levels)))
+    write_text(
+        folder / "candidates.tex", evaluation.latex(recommendation.printed(found.candidates))
+    )
     write_json(folder / "comparison.json", found.facts)
-    html = recommendation.page(found.levels, found.effects, found.facts, costs, by_fold)
+    html = recommendation.page(found.candidates, found.effects, found.facts, costs, by_fold)
     write_text(folder / "comparison.html", html)
 
 
@@ -233,20 +239,20 @@ def _scored(
     confidence: float,
     seed: int,
 ) -> tuple[dict[tuple[str, str], dict[str, Array]], Horses, int]:
-    """Score every level, per figure, on all weights of the horses: see Horses.weights."""
-    of_level: dict[Any, pd.DataFrame] = dict(iter(answers.groupby(LEVEL)))
+    """Score every candidate, per figure, on all weights of the horses: see Horses.weights."""
+    of_candidate: dict[Any, pd.DataFrame] = dict(iter(answers.groupby(CANDIDATE)))
     scorers = {}
-    for level in kept:
-        rows = of_level[level].sort_values("photo_id")
-        scorers[level] = Scorer.of(rows["truth"], rows["predicted"], rows["horse"], classes)
+    for candidate in kept:
+        rows = of_candidate[candidate].sort_values("photo_id")
+        scorers[candidate] = Scorer.of(rows["truth"], rows["predicted"], rows["horse"], classes)
     first = scorers[kept[0]]
     horses = Horses.of(first.shows, n_bootstrap, confidence, seed)
     scored = {}
-    for level, scorer in scorers.items():
+    for candidate, scorer in scorers.items():
         if not np.array_equal(scorer.truth, first.truth):
-            raise ValueError(f"{level} and {kept[0]} answered for different photographs")
+            raise ValueError(f"{candidate} and {kept[0]} answered for different photographs")
         found = scorer(horses.weights)
-        scored[level] = {metric: found[metric] for metric in OF_LABELS}
+        scored[candidate] = {metric: found[metric] for metric in OF_LABELS}
     return scored, horses, len(first.truth)
 
 
@@ -257,15 +263,15 @@ def _compared(
     cost: Mapping[tuple[str, str], Any],
 ) -> pd.DataFrame:
     """A row per entry, the best first (of equals the cheapest), with differences from the best."""
-    value = {level: figures[metric][0] for level, figures in scored.items()}
-    ranked = sorted(scored, key=lambda level: (-round(value[level], 9), cost[level]))
+    value = {candidate: figures[metric][0] for candidate, figures in scored.items()}
+    ranked = sorted(scored, key=lambda candidate: (-round(value[candidate], 9), cost[candidate]))
     best = ranked[0]
     together = replace(horses, confidence=1 - (1 - horses.confidence) / max(1, len(scored) - 1))
     rows = []
-    for level in ranked:
-        row: dict[str, Any] = dict(zip(LEVEL, level, strict=True))
+    for candidate in ranked:
+        row: dict[str, Any] = dict(zip(CANDIDATE, candidate, strict=True))
         for name in OF_LABELS:
-            own = scored[level][name]
+            own = scored[candidate][name]
             lead = own - scored[best][name]
             for suffix, figure in (
                 ("", horses.interval(own, name)),
@@ -273,11 +279,11 @@ def _compared(
             ):
                 row[f"{name}{suffix}"] = figure["value"]
                 for bound in ("low", "high"):
-                    known = level != best or not suffix
+                    known = candidate != best or not suffix
                     row[f"{name}{suffix}_{bound}"] = figure[bound] if known else None
         rows.append(row)
     table = pd.DataFrame(rows)
-    return table.astype(dict.fromkeys(table.columns[len(LEVEL) :], float))
+    return table.astype(dict.fromkeys(table.columns[len(CANDIDATE) :], float))
 
 
 def _effects(
@@ -285,11 +291,11 @@ def _effects(
 ) -> pd.DataFrame:
     """Main effects: each value of a factor averaged over those of the other that all have."""
     parts = []
-    for which, factor in enumerate(LEVEL):
-        values = list(dict.fromkeys(level[which] for level in scored))
+    for which, factor in enumerate(CANDIDATE):
+        values = list(dict.fromkeys(candidate[which] for candidate in scored))
         others = [
             other
-            for other in dict.fromkeys(level[1 - which] for level in scored)
+            for other in dict.fromkeys(candidate[1 - which] for candidate in scored)
             if all(_pair(which, value, other) in scored for value in values)
         ]
         if len(values) < 2 or not others:
@@ -302,7 +308,7 @@ def _effects(
             for value in values
         }
         table = _compared(means, horses, metric, {key: i for i, key in enumerate(means)})
-        table = table.rename(columns={factor: "value"}).drop(columns=LEVEL[1 - which])
+        table = table.rename(columns={factor: "value"}).drop(columns=CANDIDATE[1 - which])
         table.insert(0, "factor", factor)
         table.insert(2, "n_averaged", len(others))
         parts.append(table)

@@ -272,6 +272,67 @@ def baselines(metrics: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def candidates(table: pd.DataFrame, found: Mapping[str, Any], n_shown: int = 30) -> Figure:
+    """Every combination of backbone and views: score, difference from the best, cost.
+
+    Parameters
+    ----------
+    table : candidates.csv, the best first.
+    found : content of comparison.json.
+    n_shown : rows shown, the best first, and the recommended one.
+    """
+    if not found["n_compared"]:
+        figure = blank(PAGE_IN, 0.7)
+        figure.text(0.01, 0.5, found["told"][0], va="center", fontsize=8.5, wrap=True)
+        return figure
+    metric, n_all = found["metric"], len(table)
+    table = table[(np.arange(n_all) < n_shown) | table["recommended"]].reset_index(drop=True)
+    rows, marked = np.arange(len(table)), table["recommended"].to_numpy(bool)
+    figure = blank(PAGE_IN, 1.25 + 0.27 * len(table))
+    panels = figure.subplots(1, 3, sharey=True, width_ratios=(1.25, 1.25, 0.8))
+    figure.set_layout_engine("constrained", wspace=0.05)
+    for axes, suffix in zip(panels[:2], ("", "_difference"), strict=True):
+        columns = [f"{metric}{suffix}{end}" for end in ("", "_low", "_high")]
+        numbers = table[columns].to_numpy(float)
+        for own, color in ((~marked, GREY), (marked, BLUE)):
+            _intervals(axes, numbers[own], rows[own], "o", color, None)
+    panels[0].axvline(found["nested"]["value"], **_REFERENCE)
+    panels[0].annotate(
+        "the study's own", (found["nested"]["value"], 1), (0, 2), ha="center", fontsize=7.5,
+        xycoords=("data", "axes fraction"), textcoords="offset points", color=GREY,
+    )  # fmt: skip
+    panels[0].set_xlabel(METRICS[metric])
+    panels[1].axvline(0, **_REFERENCE | {"color": INK})
+    panels[1].set_xlabel("difference from the best")
+    for own, color in ((~marked, GREY), (marked, BLUE)):
+        panels[2].barh(rows[own], table["gmacs"][own], 0.55, color=color)
+    for row, value in zip(rows, table["gmacs"], strict=True):
+        panels[2].annotate(
+            f"{value:.3g}", (value, row), (3, 0), textcoords="offset points", va="center",
+            fontsize=7.5,
+        )  # fmt: skip
+    panels[2].set_xlim(0, 1.3 * table["gmacs"].max())
+    panels[2].set_xlabel("GMACs a photograph")
+    for axes in panels:
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    names = table["backbone"] + " on " + table["views"].str.replace("+", " + ")
+    panels[0].set_yticks(rows, names)
+    for text, own in zip(panels[0].get_yticklabels(), marked, strict=True):
+        text.set(weight="bold" if own else "normal", color=BLUE if own else INK)
+    panels[0].set_ylim(len(table) - 0.4, -0.6)
+    some = f"the best {n_shown} of {n_all}; " if len(table) < n_all else ""
+    figure.supxlabel(
+        f"{some}{found['n_images']:,} photographs of {found['n_horses']} unseen horses, "
+        f"{found['confidence']:.0%} intervals over horses, of differences together; "
+        "blue: recommended",
+        fontsize=8,
+        color=GREY,
+    )
+    return figure
+
+
 def levels(metrics: Mapping[str, Any]) -> Figure:
     """Four figures of the model by image, session and horse, with intervals over horses."""
     found = metrics["levels"]
@@ -339,67 +400,6 @@ def permutation(null: pd.DataFrame, tested: Mapping[str, Any]) -> Figure:
         f"Blue: {tested['n_permutations']:,} trainings of the chosen configuration on labels "
         f"exchanged by chance among {moved}, within\nhorses or between horses of one class each; "
         "judged on horses held out. One seed, so that the true labels' figure is not the report's.",
-        fontsize=8,
-        color=GREY,
-    )
-    return figure
-
-
-def comparison(table: pd.DataFrame, found: Mapping[str, Any], n_shown: int = 30) -> Figure:
-    """Every combination of backbone and views: score, difference from the best, cost.
-
-    Parameters
-    ----------
-    table : levels.csv, the best first.
-    found : content of comparison.json.
-    n_shown : rows shown, the best first, and the recommended one.
-    """
-    if not found["n_compared"]:
-        figure = blank(PAGE_IN, 0.7)
-        figure.text(0.01, 0.5, found["told"][0], va="center", fontsize=8.5, wrap=True)
-        return figure
-    metric, n_all = found["metric"], len(table)
-    table = table[(np.arange(n_all) < n_shown) | table["recommended"]].reset_index(drop=True)
-    rows, marked = np.arange(len(table)), table["recommended"].to_numpy(bool)
-    figure = blank(PAGE_IN, 1.25 + 0.27 * len(table))
-    panels = figure.subplots(1, 3, sharey=True, width_ratios=(1.25, 1.25, 0.8))
-    figure.set_layout_engine("constrained", wspace=0.05)
-    for axes, suffix in zip(panels[:2], ("", "_difference"), strict=True):
-        columns = [f"{metric}{suffix}{end}" for end in ("", "_low", "_high")]
-        numbers = table[columns].to_numpy(float)
-        for own, color in ((~marked, GREY), (marked, BLUE)):
-            _intervals(axes, numbers[own], rows[own], "o", color, None)
-    panels[0].axvline(found["nested"]["value"], **_REFERENCE)
-    panels[0].annotate(
-        "the study's own", (found["nested"]["value"], 1), (0, 2), ha="center", fontsize=7.5,
-        xycoords=("data", "axes fraction"), textcoords="offset points", color=GREY,
-    )  # fmt: skip
-    panels[0].set_xlabel(METRICS[metric])
-    panels[1].axvline(0, **_REFERENCE | {"color": INK})
-    panels[1].set_xlabel("difference from the best")
-    for own, color in ((~marked, GREY), (marked, BLUE)):
-        panels[2].barh(rows[own], table["gmacs"][own], 0.55, color=color)
-    for row, value in zip(rows, table["gmacs"], strict=True):
-        panels[2].annotate(
-            f"{value:.3g}", (value, row), (3, 0), textcoords="offset points", va="center",
-            fontsize=7.5,
-        )  # fmt: skip
-    panels[2].set_xlim(0, 1.3 * table["gmacs"].max())
-    panels[2].set_xlabel("GMACs a photograph")
-    for axes in panels:
-        axes.grid(axis="x")
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-    names = table["backbone"] + " on " + table["views"].str.replace("+", " + ")
-    panels[0].set_yticks(rows, names)
-    for text, own in zip(panels[0].get_yticklabels(), marked, strict=True):
-        text.set(weight="bold" if own else "normal", color=BLUE if own else INK)
-    panels[0].set_ylim(len(table) - 0.4, -0.6)
-    some = f"the best {n_shown} of {n_all}; " if len(table) < n_all else ""
-    figure.supxlabel(
-        f"{some}{found['n_images']:,} photographs of {found['n_horses']} unseen horses, "
-        f"{found['confidence']:.0%} intervals over horses, of differences together; "
-        "blue: recommended",
         fontsize=8,
         color=GREY,
     )

@@ -1,8 +1,8 @@
 """A recommendation in words, and the page and tables that it stands on.
 
-What is recommended is the level that computes least of those not shown to be worse than the best,
-and of several that compute the same the one that scored highest.
-Not shown to differ is never called equal.
+What is recommended is the candidate that computes least of those not shown to be worse than the
+best, and of several that compute the same the one that scored highest. Not shown to differ is never
+called equal.
 """
 
 import math
@@ -16,7 +16,7 @@ import pandas as pd
 from equimood.evaluation import METRICS, with_interval
 
 TEMPLATE = Path(__file__).parents[2] / "report" / "comparison.html.jinja"
-LEVEL = ["backbone", "views"]
+CANDIDATE = ["backbone", "views"]
 OF_LABELS = ("balanced_accuracy", "f1_macro", "accuracy", "matthews_corrcoef")
 HARDLY = 20  # times the horses: what would take more is not worth settling
 FACTORS = {
@@ -32,28 +32,32 @@ def n_views(views: str) -> int:
 
 def nothing_compared(facts: Mapping[str, Any]) -> list[str]:
     """Say why there is no recommendation."""
-    if facts["n_levels"] == 1:
+    if facts["n_candidates"] == 1:
         return [
-            "One backbone with one combination of views was searched, so there is nothing to "
-            "compare. To compare, name more backbones, or more views in search.views."
+            "One backbone with one set of views was searched, so there is nothing to compare. To "
+            "compare several, name more backbones, or more views in search.views."
         ]
     return [
-        f"Of {facts['n_levels']} combinations of backbone and views fewer than two were tried "
-        "often enough in every fold to be compared. A larger search.n_trials tries all of them."
+        f"Of {facts['n_candidates']} candidates (a backbone with some views) fewer than two were "
+        "tried often enough in every fold to be compared. A larger search.n_trials tries all of "
+        "them."
     ]
 
 
-def in_words(levels: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
+def in_words(candidates: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
     """The recommendation, a paragraph an entry."""
     metric = str(facts["metric"])
     name, together = _in_text(metric), f"{facts['confidence']:.0%}"
-    best = levels.iloc[0]
-    chosen = levels[levels["recommended"]].iloc[0]
+    best = candidates.iloc[0]
+    chosen = candidates[candidates["recommended"]].iloc[0]
     counted = (
-        f"{len(levels)} combinations of backbone and views were compared on {facts['n_horses']} "
-        f"horses ({facts['n_images']:,} photographs) that the judged models never saw."
+        f"{len(candidates)} candidates (a backbone with some views) were compared on "
+        f"{facts['n_horses']} horses ({facts['n_images']:,} photographs) that the judged models "
+        "never saw."
     )
-    others = levels[~levels["worse"] & ~levels["recommended"]]
+    others = candidates[~candidates["worse"] & ~candidates["recommended"]].drop(
+        index=0, errors="ignore"
+    )
     told = []
     if chosen.name == best.name:
         told.append(
@@ -61,7 +65,7 @@ def in_words(levels: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
             f"{_value(chosen, metric)}, "
             + (
                 "and computes least of all."
-                if chosen["gmacs"] == levels["gmacs"].min()
+                if chosen["gmacs"] == candidates["gmacs"].min()
                 else "and all that compute less are shown to be worse."
             )
         )
@@ -75,17 +79,16 @@ def in_words(levels: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
         told.append(_what_would_settle(chosen, metric, int(facts["n_horses"])))
     if len(others):
         rest = "; ".join(
-            _named(row) + ("" if row.name == best.name else f" {_difference(row, metric)}")
-            for _, row in others.iterrows()
+            f"{_named(row)} {_difference(row, metric)}" for _, row in others.iterrows()
         )
         told.append(f"Not shown to differ from the best either, with the difference: {rest}.")
-    if levels["worse"].any():
+    if candidates["worse"].any():
         rest = "; ".join(
             f"{_named(row)} {_difference(row, metric)}"
-            for _, row in levels[levels["worse"]].iterrows()
+            for _, row in candidates[candidates["worse"]].iterrows()
         )
         told.append(f"Shown to be worse than the best: {rest}.")
-    n_pairs = len(levels) - 1
+    n_pairs = len(candidates) - 1
     several = (
         f"The {n_pairs} intervals of differences hold together at {together} (Bonferroni). "
         if n_pairs > 1
@@ -101,7 +104,7 @@ def in_words(levels: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
 
 
 def in_short(row: pd.Series, metric: str) -> dict[str, str]:
-    """Name, value and difference from the best of a row of levels, as text."""
+    """Name, value and difference from the best of a row of candidates, as text."""
     return {
         "name": _named(row),
         "value": _value(row, metric),
@@ -110,7 +113,7 @@ def in_short(row: pd.Series, metric: str) -> dict[str, str]:
 
 
 def page(
-    levels: pd.DataFrame,
+    candidates: pd.DataFrame,
     effects: pd.DataFrame,
     facts: Mapping[str, Any],
     costs: pd.DataFrame,
@@ -126,8 +129,8 @@ def page(
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         **facts,
-        levels=_shown(printed(levels)),
-        marked=levels["recommended"].tolist() if len(levels) else [],
+        candidates=_shown(printed(candidates)),
+        marked=candidates["recommended"].tolist() if len(candidates) else [],
         effects={
             title: _shown(_printed_effects(effects, factor))
             for factor, title in FACTORS.items()
@@ -193,19 +196,19 @@ def _shown(table: pd.DataFrame) -> dict[str, Any]:
     return {"columns": list(table.columns), "rows": table.to_numpy(object).tolist()}
 
 
-def printed(levels: pd.DataFrame) -> pd.DataFrame:
-    """The table of levels, rounded for a paper."""
+def printed(candidates: pd.DataFrame) -> pd.DataFrame:
+    """The table of candidates, rounded for a paper."""
     return pd.DataFrame({
-        "Backbone": levels["backbone"],
-        "Views": levels["views"].str.replace("+", " + ") if len(levels) else levels["views"],
+        "Backbone": candidates["backbone"],
+        "Views": candidates["views"].map(lambda views: views.replace("+", " + ")),
         **{
-            title: [make(row, name) for _, row in levels.iterrows()]
+            title: [make(row, name) for _, row in candidates.iterrows()]
             for name in OF_LABELS[:2]
             for title, make in (
                 (METRICS[name], _value), (f"{METRICS[name]}, from the best", _difference),
             )
         },
-        "GMACs": [f"{value:.3g}" for value in levels["gmacs"]],
+        "GMACs": [f"{value:.3g}" for value in candidates["gmacs"]],
     })  # fmt: skip
 
 

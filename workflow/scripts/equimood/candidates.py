@@ -1,7 +1,7 @@
 """The best configuration of every backbone and views at equal budget, trained and asked.
 
-A level is a backbone with a combination of views. Poolings, heads and weights of the loss are
-settings of a level, chosen on the inner folds as the search chooses.
+A candidate is a backbone with a combination of views. Poolings, heads and weights of the loss are
+settings of a candidate, chosen on the inner folds as the search chooses.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,28 +18,28 @@ from equimood.logs import Progress, log
 from equimood.search import Best, structures
 
 MIN_TRIALS = 2
-"""Structures in which a level must have been tried, or all that it has: one that Optuna tried once
-would bring the budget of every other down to one."""
+"""Structures in which a candidate must have been tried, or all that it has: one that Optuna tried
+once would bring the budget of every other down to one."""
 
-Level = tuple[str, str]  # backbone, and views joined by +
+Candidate = tuple[str, str]  # backbone, and views joined by +
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The best configuration of each level after ``budget`` structures; why others are left out."""
+    """The best of each candidate after ``budget`` structures, and why others are left out."""
 
     budget: int
-    bests: dict[Level, Best]
-    left_out: dict[Level, str]
+    bests: dict[Candidate, Best]
+    left_out: dict[Candidate, str]
 
 
 def choose(
     trials: pd.DataFrame, search: settings.Search, backbones: Mapping[str, settings.Backbone]
 ) -> Chosen:
-    """Give every level the same number of structures, the first tried, and take its best head.
+    """Give every candidate the same number of structures, the first tried, and take its best head.
 
-    A grid tries all structures of a level, so that levels differ by their poolings alone; Optuna
-    tries more of what looks good, and so gave some levels more chances than others.
+    A grid tries all structures of a candidate, so that candidates differ by their poolings alone;
+    Optuna tries more of what looks good, and so gave some candidates more chances than others.
 
     Parameters
     ----------
@@ -47,20 +47,20 @@ def choose(
     backbones : those of the search, by name, for their poolings.
     """
     existing = [(of.backbone, "+".join(of.views)) for of in structures(search, backbones)]
-    n_existing = {level: existing.count(level) for level in dict.fromkeys(existing)}
-    tried: dict[Level, list[int]] = {level: [] for level in n_existing}
+    n_existing = {candidate: existing.count(candidate) for candidate in dict.fromkeys(existing)}
+    tried: dict[Candidate, list[int]] = {candidate: [] for candidate in n_existing}
     for row in trials.drop_duplicates("trial").sort_values("trial").to_dict("records"):
         tried[row["backbone"], row["views"]].append(row["trial"])
     left_out = {
-        level: f"the search tried {len(found)} of its {n_existing[level]} structures"
-        for level, found in tried.items()
-        if len(found) < min(MIN_TRIALS, n_existing[level])
+        candidate: f"the search tried {len(found)} of its {n_existing[candidate]} structures"
+        for candidate, found in tried.items()
+        if len(found) < min(MIN_TRIALS, n_existing[candidate])
     }
-    kept = {level: found for level, found in tried.items() if level not in left_out}
+    kept = {candidate: found for candidate, found in tried.items() if candidate not in left_out}
     budget = min(map(len, kept.values()), default=0)
     bests = {
-        level: _best(trials[trials["trial"].isin(found[:budget])], search.metric)
-        for level, found in kept.items()
+        candidate: _best(trials[trials["trial"].isin(found[:budget])], search.metric)
+        for candidate, found in kept.items()
     }
     return Chosen(budget, bests, left_out)
 
@@ -79,21 +79,21 @@ def predict(
     record: Path,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Train every level as the chosen model is trained and judge the fold's test horses.
+    """Train every candidate as the chosen model is trained and judge the fold's test horses.
 
-    Probabilities are not calibrated. Of a single level nothing is trained: there is nothing to
+    Probabilities are not calibrated. Of a single candidate nothing is trained: there is nothing to
     compare.
 
     Parameters
     ----------
     photos : photographs that have all views of the search, as features.photos gives them: every
-        level answers for the same ones.
+        candidate answers for the same ones.
     splits : the fold's rows of tables.SPLITS.
     record : folder in which the use of the state folder is noted.
 
     Returns
     -------
-    tables.COMPARED and p_{class}, a row per photograph and level.
+    tables.COMPARED and p_{class}, a row per photograph and candidate.
     """
     options = settings.Train(seeds=n_seeds, calibrate=False)
     parts = []
@@ -112,10 +112,10 @@ def predict(
 
 
 def told(chosen: Chosen) -> dict[str, Any]:
-    """What was chosen, as YAML keeps it: budget, levels and left_out."""
+    """What was chosen, as YAML keeps it: budget, candidates and left_out."""
     return {
         "budget": chosen.budget,
-        "levels": [
+        "candidates": [
             {
                 "backbone": backbone,
                 "views": views,

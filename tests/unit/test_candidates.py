@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from equimood import contenders, search, settings, tables, training
+from equimood import candidates, search, settings, tables, training
 from test_search import BACKBONES, CLASSES, SEARCH, find, in_folder, make_study
 
 OPTIONS = SEARCH.model_copy(update={"backbones": []})
@@ -37,14 +37,14 @@ THREE = {
 }
 
 
-def test_every_level_has_the_budget_of_the_least_tried_in_the_order_tried():
+def test_every_candidate_has_the_budget_of_the_least_tried_in_the_order_tried():
     trials = trials_of(
         ("small", "whole", "avg"), ("small", "whole", "grid2"), ("small", "head", "grid3"),
         ("small", "whole", "grid3"), ("small", "head", "avg"),
         scores=[(0.5, 0.6), (0.4, 0.7), (0.3, 0.3), (0.9, 0.9), (0.2, 0.3)],
     )  # fmt: skip
     search_ = ONE_HEAD.model_copy(update={"backbones": ["small"]})
-    chosen = contenders.choose(trials, search_, THREE)
+    chosen = candidates.choose(trials, search_, THREE)
     assert chosen.budget == 2 and not chosen.left_out
     whole, head = chosen.bests["small", "whole"], chosen.bests["small", "head"]
     assert whole.structure.pooling == "grid2"  # grid3, with 0.9, came third
@@ -56,20 +56,20 @@ def test_every_level_has_the_budget_of_the_least_tried_in_the_order_tried():
     assert whole.score_per_fold == pytest.approx((0.6, 0.8))
 
 
-def test_a_level_tried_too_seldom_is_left_out_and_told():
+def test_a_candidate_tried_too_seldom_is_left_out_and_told():
     trials = trials_of(
         ("small", "whole", "avg"), ("small", "whole", "grid2"), ("small", "head", "avg"),
         ("large", "whole", "avg"),
         scores=[(0.5, 0.5)] * 4,
     )  # fmt: skip
-    chosen = contenders.choose(trials, ONE_HEAD, THREE)
-    # All there is of a level is often enough, and then the budget of all.
+    chosen = candidates.choose(trials, ONE_HEAD, THREE)
+    # All there is of a candidate is often enough, and then the budget of all.
     assert list(chosen.bests) == [("small", "whole"), ("large", "whole")] and chosen.budget == 1
     assert chosen.left_out == {
         ("small", "head"): "the search tried 1 of its 3 structures",
         ("large", "head"): "the search tried 0 of its 1 structures",
     }
-    told = contenders.told(chosen)
+    told = candidates.told(chosen)
     assert [of["views"] for of in told["left_out"]] == ["head", "head"]
 
 
@@ -92,40 +92,40 @@ def searched(tmp_path_factory):
     return make_study(folder), result, tables.read(folder / "search/0/trials.parquet")
 
 
-def test_the_levels_share_what_the_search_chooses(searched, tmp_path, monkeypatch):
+def test_the_candidates_share_what_the_search_chooses(searched, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study, result, trials = searched
-    chosen = contenders.choose(trials, OPTIONS, BACKBONES)
+    chosen = candidates.choose(trials, OPTIONS, BACKBONES)
     assert list(chosen.bests) == [
         (b, v) for v in ("whole", "whole+head") for b in ("small", "large")
     ]
     assert chosen.budget == 2  # the large one has one pooling, and two heads
-    answers = contenders.predict(*study, chosen, 2, CLASSES, **RUN)
+    answers = candidates.predict(*study, chosen, 2, CLASSES, **RUN)
     assert answers.groupby(["backbone", "views"])["photo_id"].nunique().tolist() == [18] * 4
     assert set(answers["horse"]) == {"h09", "h10", "h11"}
-    again = contenders.predict(*study, chosen, 2, CLASSES, **RUN)
+    again = candidates.predict(*study, chosen, 2, CLASSES, **RUN)
     pd.testing.assert_frame_equal(answers, again)
     columns = [f"p_{name}" for name in CLASSES]
     tables.write(answers, tmp_path / "0.parquet", tables.COMPARED, *columns)
-    # With the whole budget, the level of the study's choice is the study's model.
+    # With the whole budget, the candidate of the study's choice is the study's model.
     own = result.best.structure
     of_own = trials[trials["backbone"].eq(own.backbone) & trials["views"].eq("+".join(own.views))]
-    best = contenders._best(of_own, "f1_macro")
+    best = candidates._best(of_own, "f1_macro")
     assert (best.structure, best.head) == (own, result.best.head)
     assert best.score == pytest.approx(result.best.score)
-    level = {(own.backbone, "+".join(own.views)): best, ("other", "whole"): best}
-    found = contenders.predict(*study, contenders.Chosen(2, level, {}), 2, CLASSES, **RUN)
+    candidate = {(own.backbone, "+".join(own.views)): best, ("other", "whole"): best}
+    found = candidates.predict(*study, candidates.Chosen(2, candidate, {}), 2, CLASSES, **RUN)
     trained = training.train(*study, result.best, settings.Train(seeds=2), CLASSES, **RUN)
     model = training.predict(*study, result.best, trained, CLASSES)
     same = found[found["backbone"] == own.backbone]
     assert same["predicted"].tolist() == model["predicted"].tolist()
 
 
-def test_of_one_level_nothing_is_trained(searched):
+def test_of_one_candidate_nothing_is_trained(searched):
     study, _, trials = searched
     only = OPTIONS.model_copy(update={"backbones": ["large"], "views": [["whole"]]})
     own = trials[trials["backbone"].eq("large") & trials["views"].eq("whole")]
-    chosen = contenders.choose(own, only, BACKBONES)
+    chosen = candidates.choose(own, only, BACKBONES)
     assert len(chosen.bests) == 1
-    answers = contenders.predict(*study, chosen, 2, CLASSES, **RUN)
+    answers = candidates.predict(*study, chosen, 2, CLASSES, **RUN)
     assert answers.empty and "views" in answers and np.isin("p_calm", answers.columns)
