@@ -10,7 +10,7 @@ import stat
 import time
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import combinations, pairwise
@@ -30,7 +30,7 @@ from equimood.logs import Progress, log
 from equimood.settings import Ingest, View
 from equimood.tables import BOX
 
-FACTS_VERSION = 1  # goes up when images.measure changes what it returns
+FACTS_VERSION = 2  # goes up when images.measure changes what it returns
 MEASURED = [
     ("sha256", pa.string()),
     ("width", pa.int32()),
@@ -38,6 +38,7 @@ MEASURED = [
     ("phash", pa.uint64()),
     ("mean", pa.float64()),
     ("contrast", pa.float64()),
+    *((field.name, field.type) for field in tables.COLOURS if field.name != "photo_id"),
 ]
 KEY = [("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64())]
 REFUSAL = [("reason", pa.string()), ("remedy", pa.string())]
@@ -50,15 +51,24 @@ FILES_PER_TASK = 32
 POOL_FROM_FILES = 500
 INSIDE_SHARE = 0.9  # of a box's area that must lie in the picture; raters overshoot its edge
 MAX_NEAR_DUPLICATES = 200_000
+COVERED_SHARE = 0.9  # of a horse's box, from which on its regions alone say where it is
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """``images`` (tables.IMAGES), ``quarantine`` (tables.QUARANTINE), ``near_duplicates``."""
+    """What can be used, and what the audit judges it by.
+
+    ``images`` (tables.IMAGES), ``quarantine`` (tables.QUARANTINE), ``near_duplicates``;
+    ``controls`` (tables.CONTROLS): images that no search sees; ``colours`` (tables.COLOURS) and
+    ``covariates`` (photo_id, then text) of each photograph.
+    """
 
     images: pd.DataFrame
     quarantine: pd.DataFrame
     near_duplicates: pd.DataFrame
+    controls: pd.DataFrame
+    colours: pd.DataFrame
+    covariates: pd.DataFrame
 
 
 def build(
@@ -71,6 +81,7 @@ def build(
     state_dir: Path,
     workers: int,
     progress: Progress | None = None,
+    controls: Mapping[str, View] | None = None,
 ) -> Catalogue:
     """Merge the raters, look at every file once, frame every view, and refuse what is of no use.
 
@@ -80,6 +91,7 @@ def build(
     images_dir : folder that the tables' paths start from and must not leave.
     state_dir : keeps what is known of a file by path, size and time of change.
     workers : processes that decode pictures.
+    controls : views that no search sees; a photograph that lacks one is not refused for it.
 
     Raises
     ------
@@ -130,14 +142,7 @@ def build(
             f"do; mend them, or raise ingest.max_refused (now {ingest.max_refused:g})"
         )
 
-    frames = frames[frames["reason"].isna()].astype(
-        dict.fromkeys(["width", "height", *BOX], "int32") | {"phash": "uint64"}
-    )
-    content = frames[["sha256", *BOX, "view"]].itertuples(index=False)
-    frames["image_id"] = [tables.image_id(sha256, box, view) for sha256, *box, view in content]
-    shards = [int(name[:8], 16) * ingest.shards >> 32 for name in frames["image_id"]]
-    frames["shard"] = np.array(shards, np.int32)
-    frames = frames.rename(columns={"image": "path"}).sort_values("image_id", ignore_index=True)
+    frames = _named(frames[frames["reason"].isna()].assign(hidden=None), ingest.shards)
     for label in classes:
         if not (frames["label"] == label).any():
             raise UserError(
@@ -150,7 +155,17 @@ def build(
         "%d of %d photographs usable, %d near-duplicates across horses",
         len(kept), len(photos), len(pairs),
     )  # fmt: skip
-    return Catalogue(frames[tables.IMAGES.names], quarantine, pairs)
+    photos = usable[usable["photo_id"].isin(kept["photo_id"])].sort_values("photo_id")
+    hiding = [hidden(photos, name, view, regions) for name, view in (controls or {}).items()]
+    aside = pd.concat(hiding or [photos.iloc[:0].assign(view="", hidden=None)], ignore_index=True)
+    return Catalogue(
+        frames[tables.IMAGES.names],
+        quarantine,
+        pairs,
+        _named(aside, ingest.shards)[tables.CONTROLS.names],
+        photos[tables.COLOURS.names].reset_index(drop=True),
+        _covariates(annotations, photos),
+    )
 
 
 def write(catalogue: Catalogue, folder: Path, n_shards: int) -> None:
@@ -160,10 +175,17 @@ def write(catalogue: Catalogue, folder: Path, n_shards: int) -> None:
         catalogue.near_duplicates, folder / "near_duplicates.parquet", tables.NEAR_DUPLICATES
     )
     _write_csv(catalogue.quarantine, folder / "quarantine.csv")
-    shards = catalogue.images["shard"].to_numpy()
+    tables.write(catalogue.controls, folder / "controls.parquet", tables.CONTROLS)
+    tables.write(catalogue.colours, folder / "colours.parquet", tables.COLOURS)
+    given = pa.schema([pa.field(name, pa.string()) for name in catalogue.covariates])
+    tables.write(catalogue.covariates, folder / "covariates.parquet", given)
+    shown = catalogue.images.assign(hidden=None)
+    every = pd.concat([shown, catalogue.controls]) if len(catalogue.controls) else shown
+    every = every.sort_values("image_id")
+    shards = every["shard"].to_numpy()
     for shard in range(n_shards):
         first, last = np.searchsorted(shards, [shard, shard + 1])
-        rows = catalogue.images.iloc[first:last]
+        rows = every.iloc[first:last]
         tables.write(rows, folder / "shards" / f"{shard:03d}.parquet", tables.SHARD)
 
 
@@ -542,8 +564,99 @@ def framed(
     return frames
 
 
+def hidden(
+    photos: pd.DataFrame, name: str, view: View, regions: pd.DataFrame | None
+) -> pd.DataFrame:
+    """Frame photographs whole, with the boxes that a view of ``keep: outside`` hides.
+
+    With ``box: horse`` these are the boxes of the horse's regions; where they do not reach over
+    the annotation's box, as regions of the face do not, that box as well.
+
+    Parameters
+    ----------
+    photos : as of :func:`framed`.
+
+    Returns
+    -------
+    The photographs of which there is something to hide, with ``view``, x0..y1 of the whole picture
+    and ``hidden`` as in tables.SHARD.
+    """
+    names = tables.HORSE if view.box == "horse" else view.regions
+    parts: dict[tuple[str, str], list[np.ndarray]] = {}
+    if view.box != "annotations" and regions is not None:
+        rows = _boxed(regions, names)
+        for image, horse, *box in rows[["image", "horse", *BOX]].itertuples(index=False):
+            parts.setdefault((image, horse), []).append(np.array(box, float))
+    texts = []
+    shape = ["image", "horse", "width", "height", *BOX]
+    for image, horse, width, height, *box in photos[shape].itertuples(index=False):
+        boxes = list(parts.get((image, horse), ()))
+        own = np.array(box, float)
+        if view.box != "regions" and not np.isnan(own).any() and not _covered(own, boxes):
+            boxes.append(own)
+        size = np.array([width, height], float)
+        texts.append(tables.write_hidden(_whole_pixels(boxes, view.margin, size)) or None)
+    frames = photos.assign(view=name, hidden=texts, x0=0, y0=0, x1=photos["width"],
+                           y1=photos["height"])  # fmt: skip
+    return frames[frames["hidden"].notna()]
+
+
+def _covered(box: np.ndarray, parts: list[np.ndarray]) -> bool:
+    """Say whether the box about the parts reaches over nearly all of ``box`` (x0, y0, x1, y1)."""
+    if not parts:
+        return False
+    low, high = np.min(parts, axis=0)[:2], np.max(parts, axis=0)[2:]
+    inside = np.clip(np.minimum(high, box[2:]) - np.maximum(low, box[:2]), 0, None)
+    return bool(inside.prod() >= COVERED_SHARE * (box[2:] - box[:2]).prod())
+
+
+def _whole_pixels(
+    boxes: list[np.ndarray], margin: float, size: np.ndarray
+) -> Iterator[tuple[int, int, int, int]]:
+    """Widen boxes by their margin to whole pixels of a picture of ``size`` (width, height)."""
+    for box in boxes:
+        room = margin * (box[2:] - box[:2]).max()
+        x0, y0 = np.floor(np.clip(box[:2] - room, 0, size)).astype(int).tolist()
+        x1, y1 = np.ceil(np.clip(box[2:] + room, 0, size)).astype(int).tolist()
+        if x0 < x1 and y0 < y1:
+            yield x0, y0, x1, y1
+
+
+def _named(frames: pd.DataFrame, n_shards: int) -> pd.DataFrame:
+    """Give frames their image_id, their shard and the types of tables.IMAGES; in order."""
+    frames = frames.astype(
+        dict.fromkeys(["width", "height", *BOX], "int32") | {"phash": "uint64"}
+    )
+    content = frames[["sha256", *BOX, "view", "hidden"]].itertuples(index=False)
+    frames["image_id"] = [
+        tables.image_id(sha256, box, view, hides) for sha256, *box, view, hides in content
+    ]
+    shards = [int(name[:8], 16) * n_shards >> 32 for name in frames["image_id"]]
+    frames["shard"] = np.array(shards, np.int32)
+    return frames.rename(columns={"image": "path"}).sort_values("image_id", ignore_index=True)
+
+
+def _covariates(annotations: pd.DataFrame, photos: pd.DataFrame) -> pd.DataFrame:
+    """Columns of the annotations that are the user's own, and ``video``, of each photograph."""
+    names = [name for name in annotations if name not in tables.KNOWN | {"photo_id"}]
+    of_photo = annotations.groupby(["image", "horse"])[[*names, "video"]].first()
+    keys = pd.MultiIndex.from_frame(photos[["image", "horse"]])
+    found = of_photo.reindex(keys).reset_index(drop=True).astype("str")
+    found.insert(0, "photo_id", photos["photo_id"].to_numpy())
+    return found
+
+
 def _region_boxes(photos: pd.DataFrame, regions: pd.DataFrame, wanted: list[str]) -> np.ndarray:
     """Box around the wanted regions that are visible (boxes and points), (n, 4); NaN without."""
+    edges = _boxed(regions, wanted).groupby(["image", "horse"]).agg(
+        {"x0": "min", "y0": "min", "x1": "max", "y1": "max"}
+    )
+    wanted_photos = pd.MultiIndex.from_frame(photos[["image", "horse"]])
+    return edges.reindex(wanted_photos)[BOX].to_numpy(float)
+
+
+def _boxed(regions: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
+    """Rows of the wanted regions that are visible (boxes and points), each with a box."""
     rows = regions[
         regions["visible"] & regions["region"].isin(wanted) & (regions["kind"] != "mask")
     ]
@@ -555,11 +668,7 @@ def _region_boxes(photos: pd.DataFrame, regions: pd.DataFrame, wanted: list[str]
     ]
     if points:
         rows.loc[dotted, BOX] = [[*xy.min(axis=0), *xy.max(axis=0)] for xy in points]
-    edges = rows.groupby(["image", "horse"]).agg(
-        {"x0": "min", "y0": "min", "x1": "max", "y1": "max"}
-    )
-    wanted_photos = pd.MultiIndex.from_frame(photos[["image", "horse"]])
-    return edges.reindex(wanted_photos)[BOX].to_numpy(float)
+    return rows
 
 
 def _commonest(reasons: pd.Series, counts: pd.Series) -> str:
