@@ -32,7 +32,11 @@ rule evaluate_folds:
         controls=rules.ingest.output.controls,
         covariates=rules.ingest.output.covariates,
         control_features=CONTROL_FEATURES,
-        codes=settings.data.codes if settings.controls.codes and settings.data.codes else [],
+        codes=(
+            settings.data.codes
+            if settings.controls.codes and settings.data.codes
+            else []
+        ),
         library=library("evaluate_folds"),
     output:
         predictions=f"{RESULTS}/evaluation/predictions.parquet",

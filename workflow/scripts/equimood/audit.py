@@ -92,8 +92,8 @@ REMEDIES = {
     "contradictory": "look into catalogue/quarantine.csv and keep the right row",
     "class_horse": "bring photographs of the class from other horses, or fewer of this one",
     "class_session": "bring photographs of the class from other sessions",
-    "class_covariate": "bring photographs of the class with other values, or take the class out; if "
-    "the column only says the label in other words, take it out of the table",
+    "class_covariate": "bring photographs of the class with other values, or take the class out; "
+    "if the column only says the label in other words, take it out of the table",
     "few_horses": "write `split.outer: kfold` or `leave_one_horse_out`, in which every horse is "
     "tested once",
     "metadata": "find out which column it is, and photograph the classes alike in it",
@@ -187,7 +187,9 @@ def _shared(check: str, column: str, photos: pd.DataFrame, splits: pd.DataFrame)
         return Finding(check, None, f"the table names no {column}")
     n_values = pairs[column].nunique()
     of_several = pairs[pairs.duplicated(column, keep=False)].sort_values([column, "horse"])
-    across, inside, examples = set(), set(), []
+    across: set[str] = set()
+    inside: set[str] = set()
+    examples: list[str] = []
     for fold, inner in _sides(splits).items():
         place = of_several["horse"].map(inner)
         tested = (place == -1).groupby(of_several[column]).nunique()
@@ -209,7 +211,9 @@ def _shared(check: str, column: str, photos: pd.DataFrame, splits: pd.DataFrame)
                 f"of {n_horses.max()} of {pairs['horse'].nunique()} horses)"
             )
     if inside - across:
-        found += f"; {len(inside - across)} more between inner folds alone, where the search chooses"
+        found += (
+            f"; {len(inside - across)} more between inner folds alone, where the search chooses"
+        )
     return Finding(check, len(across), found, examples[:EXAMPLES])
 
 
@@ -217,13 +221,14 @@ def _near(photos: pd.DataFrame, splits: pd.DataFrame, pairs: pd.DataFrame) -> Fi
     across = np.zeros(len(pairs), bool)
     inside = np.zeros(len(pairs), bool)
     for inner in _sides(splits).values():
-        a, b = (pairs[name].map(inner).to_numpy(float) for name in ("horse_a", "horse_b"))
-        across |= (a == -1) != (b == -1)
-        inside |= (a != b) & (a != -1) & (b != -1)
+        one, other = (pairs[name].map(inner).to_numpy(float) for name in ("horse_a", "horse_b"))
+        across |= (one == -1) != (other == -1)
+        inside |= (one != other) & (one != -1) & (other != -1)
     by_id = photos.set_index("photo_id")
     examples = []
-    for row in pairs[across].head(EXAMPLES).itertuples(index=False):
-        a, b = by_id.loc[row.image_a], by_id.loc[row.image_b]
+    shown: Any = pairs[across].head(EXAMPLES).itertuples(index=False)
+    for row in shown:
+        a, b = (by_id.loc[photo] for photo in (row.image_a, row.image_b))
         labels = "" if a["label"] == b["label"] else f", labels {a['label']} and {b['label']}"
         examples.append(
             f"{a['path']} ({row.horse_a}) and {b['path']} ({row.horse_b}): {row.bits} of 64 bits "
@@ -253,9 +258,9 @@ def _carried(check: str, column: str, photos: pd.DataFrame) -> Finding:
 
 
 def _largest(photos: pd.DataFrame, column: str) -> tuple[float, str, str]:
-    shares = photos.groupby("label")[column].value_counts(normalize=True)
-    label, value = shares.idxmax()
-    return float(shares.max()), str(label), str(value)
+    shares = photos.groupby("label")[column].value_counts(normalize=True).reset_index()
+    label, value, share = shares.iloc[int(shares["proportion"].argmax())]
+    return float(share), str(label), str(value)
 
 
 def _carried_by_a_value(photos: pd.DataFrame, columns: Iterable[str]) -> Finding:
@@ -373,13 +378,13 @@ def of_context(
     annotated = pd.MultiIndex.from_frame(regions[["image", "horse"]].drop_duplicates())
     keys = pd.MultiIndex.from_frame(photos[["path", "horse"]])
     photos = photos[keys.isin(annotated)].reset_index(drop=True)
+    if photos.empty:
+        return Finding("context", None, "no table of regions")
     keys = pd.MultiIndex.from_frame(photos[["path", "horse"]])
-    told: list[tuple[float, str]] = []
+    told: list[tuple[float, bool, str]] = []
     rng = np.random.default_rng(seed)
     horse, names = photos["horse"].factorize(sort=True)
-    draws = rng.multinomial(
-        len(names), np.full(len(names), 1 / max(1, len(names))), evaluate.n_bootstrap
-    )
+    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), evaluate.n_bootstrap)
     for region in CONTEXT:
         rows = regions[(regions["region"] == region) & regions["visible"]]
         seen = keys.isin(pd.MultiIndex.from_frame(rows[["image", "horse"]]))
@@ -406,13 +411,12 @@ def of_context(
                     f"{region}: in {inside:.0%} of the photographs of {label}, in {outside:.0%} of "
                     "the others"
                 )
-                told.append((abs(inside - outside), words))
-    if photos.empty:
-        return Finding("context", None, "no table of regions")
+                told.append((-abs(inside - outside), inside < outside, words))
     if not told:
         return Finding("context", 0, "none goes certainly with a class")
-    told.sort(key=lambda each: (-each[0], each[1]))
-    return Finding("context", told[0][0], told[0][1], [words for _, words in told[1:EXAMPLES]])
+    told.sort()
+    others = [words for _, _, words in told[1:EXAMPLES]]
+    return Finding("context", -told[0][0], told[0][2], others)
 
 
 # -------------------------------------------------------------------------- what follows from it
@@ -453,8 +457,9 @@ def refuse(judged: Sequence[Judged], page: Path) -> None:
         examples = "".join(f"\n    {example}" for example in each.finding.examples[:3])
         told.append(
             f"audit.{check}: {title[0].lower()}{title[1:]}: {each.finding.found} (allowed: "
-            f"{each.threshold:g}).{examples}\n  {REMEDIES[check][0].upper()}{REMEDIES[check][1:]}. If you have looked at it and it is no leak, write why:\n"
-            f"    audit:\n      {check}: {{action: accept, reason: \"…\"}}"
+            f"{each.threshold:g}).{examples}\n  {REMEDIES[check][0].upper()}{REMEDIES[check][1:]}. "
+            "If you have looked at it and it is no leak, write why:\n"
+            f'    audit:\n      {check}: {{action: accept, reason: "…"}}'
         )
     page.unlink(missing_ok=True)
     if told:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations, pairwise
 from math import comb
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -587,7 +588,7 @@ def hidden(
         rows = _boxed(regions, names)
         for image, horse, *box in rows[["image", "horse", *BOX]].itertuples(index=False):
             parts.setdefault((image, horse), []).append(np.array(box, float))
-    texts = []
+    texts: list[Any] = []
     shape = ["image", "horse", "width", "height", *BOX]
     for image, horse, width, height, *box in photos[shape].itertuples(index=False):
         boxes = list(parts.get((image, horse), ()))
@@ -596,8 +597,8 @@ def hidden(
             boxes.append(own)
         size = np.array([width, height], float)
         texts.append(tables.write_hidden(_whole_pixels(boxes, view.margin, size)) or None)
-    frames = photos.assign(view=name, hidden=texts, x0=0, y0=0, x1=photos["width"],
-                           y1=photos["height"])  # fmt: skip
+    frames = photos.assign(view=name, hidden=np.array(texts, object), x0=0, y0=0)
+    frames[["x1", "y1"]] = photos[["width", "height"]]
     return frames[frames["hidden"].notna()]
 
 
@@ -624,9 +625,7 @@ def _whole_pixels(
 
 def _named(frames: pd.DataFrame, n_shards: int) -> pd.DataFrame:
     """Give frames their image_id, their shard and the types of tables.IMAGES; in order."""
-    frames = frames.astype(
-        dict.fromkeys(["width", "height", *BOX], "int32") | {"phash": "uint64"}
-    )
+    frames = frames.astype(dict.fromkeys(["width", "height", *BOX], "int32") | {"phash": "uint64"})
     content = frames[["sha256", *BOX, "view", "hidden"]].itertuples(index=False)
     frames["image_id"] = [
         tables.image_id(sha256, box, view, hides) for sha256, *box, view, hides in content
@@ -648,8 +647,10 @@ def _covariates(annotations: pd.DataFrame, photos: pd.DataFrame) -> pd.DataFrame
 
 def _region_boxes(photos: pd.DataFrame, regions: pd.DataFrame, wanted: list[str]) -> np.ndarray:
     """Box around the wanted regions that are visible (boxes and points), (n, 4); NaN without."""
-    edges = _boxed(regions, wanted).groupby(["image", "horse"]).agg(
-        {"x0": "min", "y0": "min", "x1": "max", "y1": "max"}
+    edges = (
+        _boxed(regions, wanted)
+        .groupby(["image", "horse"])
+        .agg({"x0": "min", "y0": "min", "x1": "max", "y1": "max"})
     )
     wanted_photos = pd.MultiIndex.from_frame(photos[["image", "horse"]])
     return edges.reindex(wanted_photos)[BOX].to_numpy(float)

@@ -21,7 +21,7 @@ from equimood import evaluation, features, regions, tables
 
 FINAL = "final"
 TREES = {"max_leaf_nodes": [3, 15]}
-N_ROUNDS = 60
+N_ROUNDS, RATE = 40, 0.15
 LEAST_IN_LEAF = 10
 MAX_LEVELS = 200  # scikit-learn's histograms hold 255 categories
 GRID = 8  # cells per side in which the hidden boxes are drawn
@@ -118,6 +118,7 @@ def boosted_trees(
     """
     trees = HistGradientBoostingClassifier(
         max_iter=N_ROUNDS,
+        learning_rate=RATE,
         min_samples_leaf=LEAST_IN_LEAF,
         class_weight="balanced",
         categorical_features="from_dtype",
@@ -161,9 +162,13 @@ def metadata(photos: pd.DataFrame, covariates: pd.DataFrame) -> Evidence | None:
             columns[str(name)] = numbers.astype(float)
             continue
         n_horses = photos["horse"].reset_index(drop=True).groupby(text).nunique()
-        shared = text.value_counts()[n_horses > 1].index[:MAX_LEVELS]
-        columns[str(name)] = pd.Series(pd.Categorical(text, categories=sorted(shared)))
-    table = pd.DataFrame({k: column for k, column in columns.items() if column.nunique() > 1})
+        counts = text.value_counts()
+        shared = counts.index[n_horses.reindex(counts.index) > 1][:MAX_LEVELS]
+        levels = pd.CategoricalDtype(sorted(shared))
+        columns[str(name)] = text.where(text.isin(shared)).astype(levels)
+    table = pd.DataFrame(
+        {k: column for k, column in columns.items() if column.nunique(dropna=False) > 1}
+    )
     if table.empty:
         return None
     return Evidence(np.ones(len(photos), bool), table=table)
@@ -217,7 +222,9 @@ def hidden_boxes(photos: pd.DataFrame, controls: pd.DataFrame) -> Evidence:
         if isinstance(text, str):
             scale = np.tile([GRID / width, GRID / height], 2)
             x0, y0, x1, y1 = (np.array(tables.read_hidden(text)) * scale).T
-            over = regions.overlap(y0, y1, GRID)[:, :, None] * regions.overlap(x0, x1, GRID)[:, None]
+            over = (
+                regions.overlap(y0, y1, GRID)[:, :, None] * regions.overlap(x0, x1, GRID)[:, None]
+            )
             matrix[i] = over.max(axis=0).ravel()
     return Evidence(hidden["hidden"].notna().to_numpy(), matrix=matrix)
 

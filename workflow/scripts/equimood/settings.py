@@ -83,8 +83,8 @@ class Data(Section):
     """Optional table of ethogram regions: columns image, horse, region, kind (box, points, mask),
     x0, y0, x1, y1 or points or mask, visible."""
     codes: str | None = None
-    """Optional table of action-unit codes (EquiFACS): columns image, horse, then one per code, empty
-    or NA where not visible. A model on them is one of the baselines."""
+    """Optional table of action-unit codes (EquiFACS): columns image, horse, then one per code,
+    empty or NA where not visible. A model on them is one of the baselines."""
     columns: dict[str, str] = {}
     """Your table's column names where they differ from Equimood's: `equimood_name: your_name`."""
     classes: list[Label] = Field(min_length=2)
@@ -477,8 +477,8 @@ class Settings(Section):
                 )
         if BACKGROUND in self.views and self.views[BACKGROUND].keep == "inside":
             raise ValueError(
-                f"views.{BACKGROUND}: the name is the control's; write `keep: outside`, or call the "
-                "view otherwise"
+                f"views.{BACKGROUND}: the name is the control's; write `keep: outside`, or call "
+                "the view otherwise"
             )
         if RANDOM in self.backbones:
             raise ValueError(
@@ -530,10 +530,9 @@ class Settings(Section):
         """The views, backbone and pooling of each control that looks at pixels."""
         first = self.searched_backbones[0]
         pooling = self.backbones[first].poolings[0]
-        found = {
-            "background": {"views": [view], "backbone": first, "pooling": pooling}
-            for view in control_views
-        }
+        found: dict[str, dict[str, Any]] = {}
+        for view in control_views:
+            found["background"] = {"views": [view], "backbone": first, "pooling": pooling}
         for name in self.control_backbones:
             views = list(self.search.views[0])
             found["random_weights"] = {"views": views, "backbone": name, "pooling": pooling}
@@ -553,8 +552,8 @@ def _check_drawable(demo: Demo, data: Data) -> None:
     own = "for your own photographs delete the section demo"
     if data.annotations or data.images or data.regions or data.codes or data.columns:
         raise ValueError(
-            "data: annotations, images, regions and codes stay null, and columns empty, in a study that "
-            f"draws them; {own}"
+            "data: annotations, images, regions and codes stay null, and columns empty, in a study "
+            f"that draws them; {own}"
         )
     for label in data.classes:
         if label not in DRAWN_SHARES:
@@ -589,9 +588,9 @@ def check_paths(study: Settings) -> None:
     """Refuse folders and files that are not there; a UserError says all of them."""
     lines = []
     photographs, new = study.data.images, study.predict.images
-    for key, table in (("codes", study.data.codes),):
-        if table and not Path(table).is_file():
-            lines.append(f"data.{key}: no such file {table}; write the path of your table")
+    codes = study.data.codes
+    if codes and not Path(codes).is_file():
+        lines.append(f"data.codes: no such file {codes}; write the path of your table")
     if photographs and not Path(photographs).is_dir():
         lines.append(f"data.images: no such folder {photographs}; write the folder of pictures")
     for name in study.searched_backbones:

@@ -212,7 +212,9 @@ def read_annotations(path: str | Path, classes: list[str], columns: dict[str, st
     _refuse(path, frame, unknown, ["label"], remedy)
     frame["confidence"] = _numbers(path, frame, "confidence")
     frame[BOX] = _boxes(path, frame)
-    frame = frame.drop(columns=[name for name in columns.values() if name not in KNOWN | {*columns}])
+    frame = frame.drop(
+        columns=[name for name in columns.values() if name not in KNOWN | {*columns}]
+    )
     for name in frame.columns.difference([*KNOWN]):
         frame[name] = _text(frame, name)
     _check_horses(path, frame, classes)
