@@ -344,10 +344,13 @@ def of_evidence(
             examples.append(
                 f"place and size of what was hidden, alone: {_told(scores['hidden_boxes'])}"
             )
-        low = score["low"]
-        findings.append(
-            Finding(name, None if low is None else max(0.0, low - chance), words, examples)
-        )
+        low, floor = score["low"], chance
+        if (
+            name == "background" and "hidden_boxes" in scores
+        ):  # the hole's own shape is no background
+            floor = max(floor, float(scores["hidden_boxes"]["value"]))
+        value = None if low is None else max(0.0, low - floor)
+        findings.append(Finding(name, value, words, examples))
     return findings
 
 

@@ -52,6 +52,7 @@ FILES_PER_TASK = 32
 POOL_FROM_FILES = 500
 INSIDE_SHARE = 0.9  # of a box's area that must lie in the picture; raters overshoot its edge
 MAX_NEAR_DUPLICATES = 200_000
+HIDDEN_CELLS = 8  # per side of a picture, to which hidden boxes are widened
 COVERED_SHARE = 0.9  # of a horse's box, from which on its regions alone say where it is
 
 
@@ -570,8 +571,10 @@ def hidden(
 ) -> pd.DataFrame:
     """Frame photographs whole, with the boxes that a view of ``keep: outside`` hides.
 
-    With ``box: horse`` these are the boxes of the horse's regions; where they do not reach over
-    the annotation's box, as regions of the face do not, that box as well.
+    With ``box: horse`` these are the boxes of tables.PARTS, or of all regions of a horse that has
+    none of these; where they do not reach over the annotation's box, as regions of the face do not,
+    that box as well. Boxes are widened to a coarse grid, because their exact edges tell of the horse
+    what they hide: flattened ears make a lower box.
 
     Parameters
     ----------
@@ -586,6 +589,9 @@ def hidden(
     parts: dict[tuple[str, str], list[np.ndarray]] = {}
     if view.box != "annotations" and regions is not None:
         rows = _boxed(regions, names)
+        if view.box == "horse":
+            part = rows["region"].isin(tables.PARTS)
+            rows = rows[part | ~part.groupby([rows["image"], rows["horse"]]).transform("any")]
         for image, horse, *box in rows[["image", "horse", *BOX]].itertuples(index=False):
             parts.setdefault((image, horse), []).append(np.array(box, float))
     texts: list[Any] = []
@@ -595,8 +601,12 @@ def hidden(
         own = np.array(box, float)
         if view.box != "regions" and not np.isnan(own).any() and not _covered(own, boxes):
             boxes.append(own)
+        margins = [view.margin] * len(boxes)
+        if view.box == "horse" and len(boxes) > len(parts.get((image, horse), ())):
+            margins[-1] = 0.0
         size = np.array([width, height], float)
-        texts.append(tables.write_hidden(_whole_pixels(boxes, view.margin, size)) or None)
+        wide = (_widened(box, room, size) for box, room in zip(boxes, margins, strict=True))
+        texts.append(tables.write_hidden({box for box in wide if box is not None}) or None)
     frames = photos.assign(view=name, hidden=np.array(texts, object), x0=0, y0=0)
     frames[["x1", "y1"]] = photos[["width", "height"]]
     return frames[frames["hidden"].notna()]
@@ -611,16 +621,14 @@ def _covered(box: np.ndarray, parts: list[np.ndarray]) -> bool:
     return bool(inside.prod() >= COVERED_SHARE * (box[2:] - box[:2]).prod())
 
 
-def _whole_pixels(
-    boxes: list[np.ndarray], margin: float, size: np.ndarray
-) -> Iterator[tuple[int, int, int, int]]:
-    """Widen boxes by their margin to whole pixels of a picture of ``size`` (width, height)."""
-    for box in boxes:
-        room = margin * (box[2:] - box[:2]).max()
-        x0, y0 = np.floor(np.clip(box[:2] - room, 0, size)).astype(int).tolist()
-        x1, y1 = np.ceil(np.clip(box[2:] + room, 0, size)).astype(int).tolist()
-        if x0 < x1 and y0 < y1:
-            yield x0, y0, x1, y1
+def _widened(box: np.ndarray, margin: float, size: np.ndarray) -> tuple[int, int, int, int] | None:
+    """Widen a box by its margin to HIDDEN_CELLS of a picture of ``size``; None if it lies outside."""
+    room = margin * (box[2:] - box[:2]).max()
+    cell = size / HIDDEN_CELLS
+    low, high = np.clip(box[:2] - room, 0, size), np.clip(box[2:] + room, 0, size)
+    x0, y0 = np.floor(np.floor(low / cell) * cell).astype(int).tolist()
+    x1, y1 = np.ceil(np.ceil(high / cell) * cell).astype(int).tolist()
+    return (x0, y0, x1, y1) if (low < high).all() else None
 
 
 def _named(frames: pd.DataFrame, n_shards: int) -> pd.DataFrame:
@@ -661,7 +669,7 @@ def _boxed(regions: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
     rows = regions[
         regions["visible"] & regions["region"].isin(wanted) & (regions["kind"] != "mask")
     ]
-    rows = rows[["image", "horse", "kind", "points", "line", *BOX]].copy()
+    rows = rows[["image", "horse", "region", "kind", "points", "line", *BOX]].copy()
     dotted = rows["kind"] == "points"
     points = [
         tables.read_points(text, line)

@@ -85,7 +85,7 @@ def answers(
             )
         elif evidence.table is not None:
             X_train, X_test = (evidence.table.iloc[part] for part in (rows, tested[asked]))
-            found[asked] = boosted_trees(X_train, label[rows], inner, X_test, n_threads)
+            found[asked] = boosted_trees(X_train, label[rows], inner, X_test)
         return found
 
     return out_of_fold(photos, splits, judge)
@@ -96,7 +96,6 @@ def boosted_trees(
     y_train: ArrayLike,
     inner_fold: ArrayLike,
     X_test: pd.DataFrame,
-    n_threads: int,
 ) -> Array:
     """Predict test rows of a table by gradient-boosted trees; what is missing stays missing.
 
@@ -132,7 +131,7 @@ def boosted_trees(
         cv=PredefinedSplit(np.asarray(inner_fold)),
         error_score="raise",
     )
-    with threadpool_limits(n_threads):
+    with threadpool_limits(1):  # these tables are small: threads would wait for one another
         search.fit(X_train, np.asarray(y_train, dtype=str))
         return np.asarray(search.predict(X_test))
 

@@ -123,15 +123,17 @@ class View(Section):
 
     box: Literal["picture", "annotations", "regions", "horse"] = "picture"
     """Frame: the whole picture, the annotation's box (x0, y0, x1, y1), or the box around the
-    regions named below. `horse`, for `keep: outside`: the horse's regions and, where they do not
-    reach over the annotation's box, that box too."""
+    regions named below. `horse`, for `keep: outside`: the regions head, neck, trunk, legs and tail
+    (of a horse that has none of them, all its regions) and, where they do not reach over the
+    annotation's box, that box too, without margin."""
     regions: list[str] = []
     """Regions of the region table whose common box is the frame (with `box: regions`)."""
     margin: float = Field(0.0, ge=0, le=2)
     """Room added on every side, as a share of the box's longer side."""
     keep: Literal["inside", "outside"] = "inside"
     """`inside`: the frame is cut out. `outside`: the whole picture, the box (or the box of each
-    region) filled with the mean colour of the rest. For controls alone, never searched."""
+    region), widened to eighths of the picture's sides, filled with the mean colour of the rest. For
+    controls alone, never searched."""
 
     @check(mode="after")
     def _consistent(self) -> Self:
@@ -145,7 +147,7 @@ class View(Section):
 
 
 BACKGROUND, RANDOM = "background", "random"  # names of the control's view and backbone
-HIDDEN_HORSE = View(box="horse", keep="outside", margin=0.02)
+HIDDEN_HORSE = View(box="horse", keep="outside", margin=0.15)
 
 
 class Ingest(Section):
@@ -264,7 +266,7 @@ class Controls(Section):
 
     background: bool = True
     """The picture with the horse hidden: needs boxes or regions. A view named `background` with
-    `keep: outside` says what is hidden; without one, it is `box: horse` with a margin of 0.02."""
+    `keep: outside` says what is hidden; without one, it is `box: horse` with a margin of 0.15, for ears."""
     random_weights: bool = True
     """The first searched backbone with random weights."""
     metadata: bool = True

@@ -34,6 +34,7 @@ ROLLUPS = {
 }
 REGIONS = [region for regions in ROLLUPS.values() for region in regions] + ["head"]
 HORSE = [region for region in REGIONS if region not in ROLLUPS["context"]]
+PARTS = ["head", "neck", "trunk", "legs", "tail"]  # which together are nearly the whole horse
 
 MISSING = {"", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"}  # as R, pandas and Excel write it
 HIDDEN = {"0", "0.0", "false", "no", "non", "faux"}  # answers in the column `visible`
