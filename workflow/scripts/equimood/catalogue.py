@@ -573,8 +573,8 @@ def hidden(
 
     With ``box: horse`` these are the boxes of tables.PARTS, or of all regions of a horse that has
     none of these; where they do not reach over the annotation's box, as regions of the face do not,
-    that box as well. Boxes are widened to a coarse grid, because their exact edges tell of the horse
-    what they hide: flattened ears make a lower box.
+    that box as well. Boxes are widened to a coarse grid, because their exact edges tell what they
+    hide: flattened ears make a lower box.
 
     Parameters
     ----------
@@ -622,7 +622,7 @@ def _covered(box: np.ndarray, parts: list[np.ndarray]) -> bool:
 
 
 def _widened(box: np.ndarray, margin: float, size: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Widen a box by its margin to HIDDEN_CELLS of a picture of ``size``; None if it lies outside."""
+    """Widen a box by its margin, then to HIDDEN_CELLS of a picture; None if it lies outside."""
     room = margin * (box[2:] - box[:2]).max()
     cell = size / HIDDEN_CELLS
     low, high = np.clip(box[:2] - room, 0, size), np.clip(box[2:] + room, 0, size)

@@ -266,7 +266,8 @@ class Controls(Section):
 
     background: bool = True
     """The picture with the horse hidden: needs boxes or regions. A view named `background` with
-    `keep: outside` says what is hidden; without one, it is `box: horse` with a margin of 0.15, for ears."""
+    `keep: outside` says what is hidden; without one, it is `box: horse` with a margin of 0.15, for
+    ears."""
     random_weights: bool = True
     """The first searched backbone with random weights."""
     metadata: bool = True
