@@ -1,4 +1,4 @@
-"""The audit before any search: what is planted is named, what leaks is refused, a reason goes on."""
+"""The audit: what is planted is named, what leaks is refused, a written reason goes on."""
 
 import pandas as pd
 import pytest

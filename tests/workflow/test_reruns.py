@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 
 FIRST = {
     "ingest": 1, "split_horses": 1, "fetch_backbone": 1, "embed_shard": 6, "audit_splits": 1,
-    "audit_data": 1, "write_audit": 1, "search_fold": 3, "train_fold": 3, "evaluate_folds": 1, "draw_evaluation": 1, "explain_shard": 2,
+    "audit_data": 1, "write_audit": 1, "search_fold": 3, "train_fold": 3, "evaluate_folds": 1,
+    "draw_evaluation": 1, "explain_shard": 2,
     "summarise": 1, "draw_explanation": 1, "write_efficiency": 1, "write_methods": 1,
     "write_report": 1,
 }  # fmt: skip
