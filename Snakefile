@@ -19,6 +19,7 @@ include: "workflow/rules/demo.smk"
 include: "workflow/rules/ingest.smk"
 include: "workflow/rules/split.smk"
 include: "workflow/rules/embed.smk"
+include: "workflow/rules/audit.smk"
 include: "workflow/rules/search.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
@@ -33,6 +34,7 @@ localrules:
     all,
     split,
     embed,
+    audit,
     search,
     train,
     evaluate,
@@ -55,11 +57,18 @@ rule all:
 rule split:
     input:
         rules.split_horses.output,
+        rules.audit_splits.output,
 
 
 rule embed:
     input:
         FEATURES,
+        CONTROL_FEATURES,
+
+
+rule audit:
+    input:
+        rules.write_audit.output,
 
 
 rule search:

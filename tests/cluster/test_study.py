@@ -22,7 +22,7 @@ def ran(study):
 
 def test_the_study_runs_from_photographs_to_the_report(study, ran):
     assert (study.results / "report.zip").stat().st_size > 1e6
-    assert ran.embedded == 2 * 12 * 8
+    assert ran.embedded == 3 * 12 * 8
     assert ran.jobs["search_fold"] == ran.jobs["train_fold"] == ran.jobs["explain_shard"] == 2
 
 
@@ -109,6 +109,6 @@ def test_what_a_study_asks_for_is_told_before(study, ran):
     table = {words[0]: words[1:] for line in lines if (words := line.split())}
     # jobs, cores, GPUs, memory, time, core hours, GPU hours, partition: 2 searches of 2 nodes
     assert table["search_fold"] == ["2", "4", "4", "3", "GB", "4.0", "h", "32", "32", "default"]
-    assert table["embed_shard"] == ["4", "2", "1", "2", "GB", "2.0", "h", "16", "8", "default"]
+    assert table["embed_shard"] == ["6", "2", "1", "2", "GB", "2.0", "h", "24", "12", "default"]
     assert table["in"][:2] == ["all", "12"]
     assert "split_horses" not in table

@@ -60,6 +60,7 @@ class Study:
         ingest: Ingest = LENIENT,
         regions: pd.DataFrame | None = None,
         workers: int = 1,
+        controls: dict[str, View] | None = None,
     ) -> catalogue.Catalogue:
         self.looked_at = 0
 
@@ -76,6 +77,7 @@ class Study:
             state_dir=self.state,
             workers=workers,
             progress=count,
+            controls=controls,
         )
 
     def with_rows(self, *rows: dict, **options: object) -> catalogue.Catalogue:
@@ -614,3 +616,65 @@ def test_a_shard_without_images_is_a_file_without_rows(study, tmp_path):
     catalogue.write(found, tmp_path, n_shards=40)
     sizes = [len(tables.read(path)) for path in (tmp_path / "shards").iterdir()]
     assert len(sizes) == 40 and sum(sizes) == 12 and 0 in sizes
+
+
+def background_of(study, box, regions=None, view=None):
+    """What the background of the first photograph hides: boxes, and how many photographs it has."""
+    view = view or View(box="horse", keep="outside")
+    rows = annotate(study.rows[0] | boxed_by(*box), *study.rows[1:])
+    found = study.build(rows, regions=regions, controls={"background": view}).controls
+    own = found[found["path"] == "h0/0.png"]
+    return [set(tables.read_hidden(text)) for text in own["hidden"]], len(found)
+
+
+def regions_of(*rows):
+    frame = pd.DataFrame(
+        [("h0/0.png", "h0", name, "box", *box) for name, *box in rows],
+        columns=["image", "horse", "region", "kind", *BOX],
+    )
+    return frame.assign(visible=True, points=None, mask=None, line=2)
+
+
+def test_the_background_hides_the_horses_box_to_eighths_of_the_picture(study):
+    # of 80 x 60 pixels: cells of 10 x 7.5
+    assert background_of(study, (21, 16, 48, 44)) == ([{(20, 15, 50, 45)}], 1)
+    assert background_of(study, (None, None, None, None)) == ([], 0)
+    outside = View(box="annotations", keep="outside", margin=0.5)
+    assert background_of(study, (21, 16, 48, 44), view=outside)[0] == [{(0, 0, 70, 60)}]
+
+
+def test_large_regions_are_hidden_one_by_one_and_a_face_alone_with_the_box(study):
+    body = regions_of(("head", 20, 15, 30, 30), ("trunk", 30, 30, 50, 45), ("ear_left", 0, 0, 9, 7))
+    parts = {(20, 15, 30, 30), (30, 30, 50, 45)}
+    assert background_of(study, (20, 15, 50, 45), body)[0] == [parts]
+    assert background_of(study, (20, 15, 80, 60), body)[0] == [parts | {(20, 15, 80, 60)}]
+    face = regions_of(("eye_left", 21, 16, 29, 22), ("tack", 60, 0, 80, 7))
+    assert background_of(study, (None,) * 4, face)[0] == [{(20, 15, 30, 23)}]
+
+
+def test_controls_are_embedded_and_no_image_of_the_search(study, tmp_path):
+    rows = annotate(*(row | boxed_by(20, 15, 50, 45) for row in study.rows))
+    built = study.build(rows, controls={"background": View(box="horse", keep="outside")})
+    assert set(built.images["view"]) == {"whole"} and set(built.controls["view"]) == {"background"}
+    assert set(built.images["image_id"]).isdisjoint(built.controls["image_id"])
+    catalogue.write(built, tmp_path / "out", LENIENT.shards)
+    shards = pd.concat([tables.read(p) for p in sorted((tmp_path / "out/shards").iterdir())])
+    assert sorted(shards["view"]) == ["background"] * 12 + ["whole"] * 12
+    hides = shards.set_index("view")["hidden"]
+    assert hides.loc["whole"].isna().all() and set(hides.loc["background"]) == {"20 15 50 45"}
+    assert list(shards) == tables.SHARD.names  # no label
+
+
+def test_colours_and_the_users_own_columns_are_kept_of_each_photograph(study, tmp_path):
+    rows = annotate(*study.rows).assign(site=[f"yard{i % 2}" for i in range(12)])
+    built = study.build(rows)
+    assert list(built.covariates) == ["photo_id", "site"]
+    assert built.colours["photo_id"].tolist() == built.covariates["photo_id"].tolist()
+    first = built.images[built.images["path"] == "h3/3.png"]["photo_id"].iloc[0]
+    assert built.covariates.set_index("photo_id").loc[first, "site"] == "yard1"
+    pixels = np.asarray(Image.open(study.folder / "h3/3.png"), float)
+    own = built.colours.set_index("photo_id").loc[first]
+    assert own[["red", "green", "blue"]].to_numpy(float) == pytest.approx(pixels.mean((0, 1)))
+    spread = own[["red_sd", "green_sd", "blue_sd"]].to_numpy(float)
+    assert spread == pytest.approx(pixels.std((0, 1)), rel=1e-4)
+    assert study.build(rows).colours.equals(built.colours) and study.looked_at == 0

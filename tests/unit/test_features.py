@@ -46,7 +46,7 @@ def make_shard(n, box=(5, 3, 55, 35), first=0, view="whole"):
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(drawn(i)).save(path)
         name = tables.image_id(hashlib.sha256(path.read_bytes()).hexdigest(), box, view)
-        rows.append((name, view, path.name, *box))
+        rows.append((name, view, path.name, *box, None))
     return pd.DataFrame(rows, columns=tables.SHARD.names)
 
 
@@ -297,7 +297,7 @@ def test_the_catalogue_names_images_as_the_store_does():
         annotations, Path("images"), None, views, settings.Ingest(min_side_px=16),
         ["calm", "tense"], Path("state/facts"), 1,
     )  # fmt: skip
-    shard = built.images[tables.SHARD.names]
+    shard = built.images.assign(hidden=None)[tables.SHARD.names]
     embedded = embed(shard, make_backbone())
     assert embedded.image_ids == built.images["image_id"].tolist()
 

@@ -29,7 +29,9 @@ def sections():
     found = [settings.Settings]
     for model in found:
         for field in model.model_fields.values():
-            found += [m for m in reference._models(field.annotation) if m not in found]
+            inner = reference._models(field.annotation)
+            # a check of the audit is one line, explained by its section
+            found += [m for m in inner if m not in found and m is not settings.Check]
     return found
 
 
@@ -56,7 +58,7 @@ def test_the_written_config_has_every_key_and_comments_each():
     for number, line in enumerate(lines):
         if not line or line.lstrip().startswith("#") or line in named:
             continue
-        if second_view < number < second_view + 4:  # explained in the first view
+        if second_view < number < second_view + 5:  # explained in the first view
             continue
         assert lines[number - 1].lstrip().startswith("#") or lines[number - 1] in named, line
 

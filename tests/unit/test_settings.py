@@ -48,7 +48,7 @@ def refusal(study, **changes):
         ),
         (
             {"data": DEMO["data"] | {"images": "photos"}},
-            "annotations, images and regions stay null",
+            "annotations, images, regions and codes stay null",
             "delete the section demo",
         ),
     ],

@@ -8,14 +8,20 @@ from equimood import demo
 from PIL import Image, ImageOps
 
 FIRST = {
-    "ingest": 1, "split_horses": 1, "fetch_backbone": 1, "embed_shard": 4, "search_fold": 3,
-    "train_fold": 3, "permute_fold": 2, "evaluate_folds": 1, "draw_evaluation": 1,
-    "compare_fold": 2, "compare_candidates": 1, "draw_comparison": 1, "rate_agreement": 1, "rate_ceiling": 1,
-    "explain_shard": 2, "summarise": 1, "draw_explanation": 1, "write_efficiency": 1,
-    "write_documents": 1, "write_report": 1,
+    "ingest": 1, "split_horses": 1, "fetch_backbone": 1, "embed_shard": 6, "audit_splits": 1,
+    "audit_data": 1, "write_audit": 1, "search_fold": 3, "train_fold": 3, "permute_fold": 2,
+    "evaluate_folds": 1, "draw_evaluation": 1, "compare_fold": 2, "compare_candidates": 1,
+    "draw_comparison": 1, "rate_agreement": 1, "rate_ceiling": 1, "explain_shard": 2,
+    "summarise": 1, "draw_explanation": 1, "write_efficiency": 1, "write_documents": 1,
+    "write_report": 1,
 }  # fmt: skip
 AFTER_SPLIT = {
     rule: n for rule, n in FIRST.items() if rule not in ("ingest", "fetch_backbone", "embed_shard")
+}
+
+
+AFTER_AUDIT = {
+    rule: n for rule, n in AFTER_SPLIT.items() if rule != "split_horses" and "audit" not in rule
 }
 
 
@@ -23,7 +29,7 @@ AFTER_SPLIT = {
 def study(first_run):
     clone, ran = first_run
     assert ran.jobs == FIRST
-    assert ran.embedded == 160
+    assert ran.embedded == 240  # whole, head and background
     return clone
 
 
@@ -73,8 +79,8 @@ def test_a_new_horse_is_all_that_is_embedded(study):
         picture.rename(data / "images" / f"new_{picture.name}")
     ran = study.snakemake()
     assert ran.code == 0, ran.text
-    assert ran.jobs == {"ingest": 1, "embed_shard": 4, **AFTER_SPLIT}
-    assert ran.embedded == 2 * 10
+    assert ran.jobs == {"ingest": 1, "embed_shard": 6, **AFTER_SPLIT}
+    assert ran.embedded == 3 * 10
 
 
 def test_a_replaced_photograph_is_the_only_one_embedded(study):
@@ -84,15 +90,15 @@ def test_a_replaced_photograph_is_the_only_one_embedded(study):
     assert ran.code == 0, ran.text
     shards = ran.jobs.pop("embed_shard")
     assert ran.jobs == {"ingest": 1, **AFTER_SPLIT}
-    assert shards in (2, 4)  # its old and its new content may fall in two shards
-    assert ran.embedded == 2
+    assert shards in (3, 6)  # its old and its new content may fall in two shards
+    assert ran.embedded == 3
 
 
 def test_a_wider_search_keeps_what_was_searched(study):
     study.edit("tests/configs/tiny.yaml", lambda c: c["search"].update(heads=["linear", "mlp"]))
     ran = study.snakemake()
     assert ran.code == 0, ran.text
-    assert ran.jobs == {rule: n for rule, n in AFTER_SPLIT.items() if rule != "split_horses"}
+    assert ran.jobs == AFTER_AUDIT
     assert ran.embedded == 0
     log = (study.folder / "results/tiny/logs/search_fold/0.log").read_text()
     assert "search: 8 structures, 4 of them new" in log
@@ -107,9 +113,19 @@ def test_another_backbone_embeds_only_its_own_features(study):
     study.edit("tests/configs/tiny.yaml", add)
     ran = study.snakemake()
     assert ran.code == 0, ran.text
-    after_embed = {rule: n for rule, n in AFTER_SPLIT.items() if rule != "split_horses"}
-    assert ran.jobs == {"fetch_backbone": 1, "embed_shard": 4, **after_embed}
+    assert ran.jobs == {"fetch_backbone": 1, "embed_shard": 4, **AFTER_AUDIT}
     assert ran.embedded == 180
+
+
+def test_a_written_reason_changes_the_report_and_nothing_else(study):
+    def accept(config):
+        reason = "Looked at."
+        config["audit"] = {"near_duplicates": {"action": "accept", "reason": reason}}
+
+    study.edit("tests/configs/tiny.yaml", accept)
+    ran = study.snakemake()
+    assert ran.code == 0, ran.text
+    assert ran.jobs == {"audit_splits": 1, "write_audit": 1, "write_methods": 1, "write_report": 1}
 
 
 def test_a_library_module_reruns_the_stage_that_imports_it(study):

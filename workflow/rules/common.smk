@@ -90,6 +90,8 @@ def check_inputs(settings):
     The annotations are read, and so checked, by `study_folds`.
     """
     study_settings.check_paths(settings)
+    if settings.data.codes:
+        tables.read_codes(settings.data.codes)
     views = {name: settings.views[name] for name in settings.searched_views}
     tables.check_regions(settings.data.regions, views)
     if settings.predict.images:
@@ -126,10 +128,15 @@ with mistakes_told():
 RESULTS = f"results/{settings.study}"
 STATE_RECORD = f"{RESULTS}/.state"
 SHARDS = [f"{shard:03d}" for shard in range(settings.ingest.shards)]
+NETWORKS = settings.backbones | settings.control_backbones
 BACKBONES = {
     name: str(study_settings.backbone_folder(name, spec))
-    for name, spec in settings.backbones.items()
+    for name, spec in NETWORKS.items()
 }
+CONTROL_VIEWS = settings.control_views(
+    bool(settings.data.annotations)
+    and tables.has_boxes(settings.data.annotations, settings.data.columns)
+)
 if settings.demo:
     ANNOTATIONS, REGIONS, IMAGES = (
         f"{RESULTS}/demo/{name}"
@@ -145,6 +152,23 @@ FEATURES = expand(
     shard=SHARDS,
 )
 
+# What no search sees, by the control's name in tables and figures.
+CONTROL_NETWORKS = settings.control_networks(CONTROL_VIEWS)
+
+
+def control_features(*names):
+    """Features of these controls, as far as the study has them."""
+    return [
+        f"{RESULTS}/features/{view}/{network['backbone']}/{shard}.safetensors"
+        for name, network in CONTROL_NETWORKS.items()
+        if name in names
+        for view in network["views"]
+        for shard in SHARDS
+    ]
+
+
+CONTROL_FEATURES = control_features(*CONTROL_NETWORKS)
+
 ALL_BACKBONES = [f"{BACKBONES[name]}/card.yaml" for name in settings.searched_backbones]
 
 
@@ -155,7 +179,7 @@ def backbone_card(wildcards):
 
 def local_weights(wildcards):
     """The user's weight file, if the backbone comes from one: a changed file is fetched again."""
-    return settings.backbones[wildcards.backbone].weights_file or []
+    return NETWORKS[wildcards.backbone].weights_file or []
 
 
 def new_images(wildcards):
@@ -177,5 +201,5 @@ def catalogue_shard(wildcards):
 wildcard_constraints:
     fold=r"\d+|final",
     shard=r"\d{3}",
-    view="|".join(settings.views),
-    backbone="|".join(settings.backbones),
+    view="|".join([*settings.views, *CONTROL_VIEWS]),
+    backbone="|".join(NETWORKS),

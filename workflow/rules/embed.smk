@@ -30,7 +30,7 @@ rule fetch_backbone:
         mem_mb=attempts(4000),
         runtime=attempts(60),
     params:
-        backbone=lambda wildcards: plain(settings.backbones[wildcards.backbone]),
+        backbone=lambda wildcards: plain(NETWORKS[wildcards.backbone]),
         seed=settings.seed,
     message:
         "Fetching backbone {wildcards.backbone}"
@@ -62,7 +62,7 @@ rule embed_shard:
     params:
         images_dir=IMAGES,
         record=f"{STATE_RECORD}/embed_shard/{{view}}-{{backbone}}-{{shard}}",
-        poolings=lambda wildcards: settings.backbones[wildcards.backbone].poolings,
+        poolings=lambda wildcards: NETWORKS[wildcards.backbone].poolings,
         dtype=settings.features.dtype,
         n_shards=settings.ingest.shards,
     message:

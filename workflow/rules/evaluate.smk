@@ -76,6 +76,14 @@ rule evaluate_folds:
         images=rules.ingest.output.images,
         splits=rules.split_horses.output.splits,
         features=FEATURES,
+        controls=rules.ingest.output.controls,
+        covariates=rules.ingest.output.covariates,
+        control_features=CONTROL_FEATURES,
+        codes=(
+            settings.data.codes
+            if settings.controls.codes and settings.data.codes
+            else []
+        ),
         library=library("evaluate_folds"),
     output:
         predictions=f"{RESULTS}/evaluation/predictions.parquet",
@@ -105,6 +113,8 @@ rule evaluate_folds:
         runtime=attempts(120),
     params:
         evaluate=plain(settings.evaluate),
+        networks=CONTROL_NETWORKS,
+        metadata=settings.controls.metadata,
         views=settings.searched_views,
         classes=settings.data.classes,
         seed=settings.seed,

@@ -6,7 +6,8 @@ again only in the shards they fall in, and never for a corrected label.
 
 INPUTS   annotations, images, regions (the user's)
 OUTPUTS  results/{study}/catalogue/images.parquet, ratings.parquet, quarantine.csv,
-         near_duplicates.parquet, regions.parquet, shards/{shard}.parquet
+         near_duplicates.parquet, regions.parquet, controls.parquet, colours.parquet,
+         covariates.parquet, shards/{shard}.parquet
 """
 
 
@@ -22,6 +23,9 @@ checkpoint ingest:
         quarantine=f"{RESULTS}/catalogue/quarantine.csv",
         near_duplicates=f"{RESULTS}/catalogue/near_duplicates.parquet",
         regions=f"{RESULTS}/catalogue/regions.parquet",
+        controls=f"{RESULTS}/catalogue/controls.parquet",
+        colours=f"{RESULTS}/catalogue/colours.parquet",
+        covariates=f"{RESULTS}/catalogue/covariates.parquet",
         shards=expand(f"{RESULTS}/catalogue/shards/{{shard}}.parquet", shard=SHARDS),
         usage=f"{RESULTS}/usage/ingest.json",
     log:
@@ -37,6 +41,7 @@ checkpoint ingest:
     params:
         ingest=plain(settings.ingest),
         views={name: plain(settings.views[name]) for name in settings.searched_views},
+        controls={name: plain(view) for name, view in CONTROL_VIEWS.items()},
         classes=settings.data.classes,
         columns=settings.data.columns,
         images_dir=lambda wildcards: IMAGES,

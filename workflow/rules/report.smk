@@ -89,12 +89,25 @@ rule write_documents:
 # The jobs behind the reported results, in the order of their stages.
 USAGE = {
     "ingest": [rules.ingest.output.usage],
-    "embed_shard": expand(
-        rules.embed_shard.output.usage,
-        view=settings.searched_views,
-        backbone=settings.searched_backbones,
-        shard=SHARDS,
-    ),
+    "embed_shard": [
+        *expand(
+            rules.embed_shard.output.usage,
+            view=settings.searched_views,
+            backbone=settings.searched_backbones,
+            shard=SHARDS,
+        ),
+        *(
+            file
+            for network in CONTROL_NETWORKS.values()
+            for file in expand(
+                rules.embed_shard.output.usage,
+                view=network["views"],
+                backbone=network["backbone"],
+                shard=SHARDS,
+            )
+        ),
+    ],
+    "audit_data": [rules.audit_data.output.usage],
     "search_fold": expand(rules.search_fold.output.usage, fold=OUTER_FOLDS),
     "train_fold": expand(rules.train_fold.output.usage, fold=OUTER_FOLDS),
     **(
@@ -139,6 +152,7 @@ rule write_efficiency:
 
 
 REPORTED = [
+    rules.write_audit.output.html,
     *rules.draw_evaluation.output.shown,
     rules.evaluate_folds.output.table,
     rules.compare_candidates.output.page,

@@ -1,7 +1,8 @@
 """
 Compare configurations on the inner folds of one outer fold's training horses.
 
-INPUTS   results/{study}/catalogue/images.parquet, splits/splits.parquet, features/
+INPUTS   results/{study}/catalogue/images.parquet, splits/splits.parquet, features/,
+         audit/audit.json (only waited for)
 OUTPUTS  results/{study}/search/{fold}/trials.parquet, best.yaml
 """
 
@@ -15,6 +16,7 @@ rule search_fold:
         splits=rules.split_horses.output.splits,
         features=FEATURES,
         ratings=SOFT_LABELS,
+        audit=ancient(rules.write_audit.output.audit),  # waited for, and nothing more
         library=library("search_fold"),
     output:
         trials=f"{RESULTS}/search/{{fold}}/trials.parquet",

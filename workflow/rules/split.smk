@@ -1,8 +1,8 @@
 """
 Assign whole horses to outer and inner folds.
 
-INPUTS   results/{study}/catalogue/images.parquet, near_duplicates.parquet
-OUTPUTS  results/{study}/splits/splits.parquet, audit.json
+INPUTS   results/{study}/catalogue/images.parquet
+OUTPUTS  results/{study}/splits/splits.parquet
 """
 
 
@@ -13,11 +13,9 @@ localrules:
 rule split_horses:
     input:
         images=rules.ingest.output.images,
-        near_duplicates=rules.ingest.output.near_duplicates,
         library=library("split_horses"),
     output:
         splits=f"{RESULTS}/splits/splits.parquet",
-        audit=f"{RESULTS}/splits/audit.json",
     log:
         f"{RESULTS}/logs/split_horses.log",
     benchmark:

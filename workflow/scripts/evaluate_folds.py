@@ -4,6 +4,7 @@ from pathlib import Path
 
 from equimood import (
     baselines,
+    controls,
     evaluation,
     features,
     files,
@@ -20,14 +21,25 @@ usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
 params = snakemake.params
 classes, options = params.classes, Evaluate(**params.evaluate)
 predictions = tables.concatenated(snakemake.input.predictions)
-photos = features.photos(tables.read(snakemake.input.images), params.views)
+given, images = snakemake.input, tables.read(snakemake.input.images)
+photos = features.photos(images, params.views)
+evidence = controls.gather(
+    photos,
+    images,
+    tables.read(given.controls),
+    tables.read(given.covariates) if params.metadata else None,
+    given.control_features,
+    params.networks,
+    tables.read_codes(given.codes) if given.codes else None,
+)
 others = baselines.predict(
     predictions,
     photos,
-    tables.read(snakemake.input.splits),
-    {Path(path).parent.name: search.read_best(Path(path)) for path in snakemake.input.best},
-    snakemake.input.features,
+    tables.read(given.splits),
+    {Path(path).parent.name: search.read_best(Path(path)) for path in given.best},
+    given.features,
     n_threads=snakemake.threads,
+    evidence=evidence,
 )
 found = evaluation.evaluate(
     predictions, classes, others, options.n_bootstrap, options.confidence, params.seed

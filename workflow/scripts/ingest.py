@@ -24,6 +24,7 @@ found = catalogue.build(
     ),
     workers=snakemake.threads,
     progress=logs.progress("photographs checked"),
+    controls={name: View(**view) for name, view in params.controls.items()},
 )
 catalogue.write(found, Path(snakemake.output.images).parent, params.ingest["shards"])
 given = pd.DataFrame(columns=tables.GIVEN_REGIONS.names) if regions is None else regions

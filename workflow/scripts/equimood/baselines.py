@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
-from equimood import evaluation, features
+from equimood import controls, evaluation, features
+from equimood.controls import Evidence
 from equimood.search import Best
 
 
@@ -17,8 +19,9 @@ def predict(
     bests: Mapping[str, Best],
     feature_files: Sequence[Path],
     n_threads: int,
+    evidence: Mapping[str, Evidence] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Judge each fold's test photographs by the majority and by logistic regression.
+    """Judge each fold's test photographs by the majority, by logistic regression, by controls.
 
     The regression has the features of the structure that the search chose in that fold.
 
@@ -27,35 +30,37 @@ def predict(
     predictions : tables.PREDICTIONS of all outer folds.
     photos : as features.photos gives them.
     bests : the chosen configuration of each outer fold.
+    evidence : of each control by its name, a row per photograph of ``photos``.
 
     Returns
     -------
     Per baseline the labels of the rows of ``predictions``, (n_images,).
     """
-    answers = {
-        name: np.empty(len(predictions), object) for name in ("majority", "logistic_regression")
-    }
-    by_id = photos.set_index("photo_id", drop=False)
-    for fold, best in bests.items():
-        tested = (predictions["fold"] == fold).to_numpy()
-        if not tested.any():
-            continue
-        inner = splits[(splits["fold"] == fold) & (splits["role"] == "train")]
-        inner_fold = photos["horse"].map(inner.set_index("horse")["inner_fold"])
-        trained = photos[inner_fold.notna()]
+    label = photos["label"].to_numpy(str)
+    splits = splits[splits["fold"].isin(list(bests))]
 
-        def matrix(rows: pd.DataFrame, best: Best = best) -> np.ndarray:
-            chosen = best.structure
-            return features.matrix(
-                feature_files, rows, list(chosen.views), chosen.backbone, chosen.pooling
+    def majority(fold: str, trained: NDArray, inner: NDArray, tested: NDArray) -> ArrayLike:
+        return np.full(len(tested), evaluation.majority(label[trained]), object)
+
+    def regression(fold: str, trained: NDArray, inner: NDArray, tested: NDArray) -> ArrayLike:
+        chosen = bests[fold].structure
+        X, X_tested = (
+            features.matrix(
+                feature_files,
+                photos.iloc[rows].reset_index(drop=True),
+                list(chosen.views),
+                chosen.backbone,
+                chosen.pooling,
             )
-
-        answers["majority"][tested] = evaluation.majority(trained["label"])
-        answers["logistic_regression"][tested] = evaluation.logistic_regression(
-            matrix(trained),
-            trained["label"],
-            inner_fold[inner_fold.notna()].astype(int),
-            matrix(by_id.loc[predictions["photo_id"][tested]].reset_index(drop=True)),
-            n_threads,
+            for rows in (trained, tested)
         )
-    return answers
+        return evaluation.logistic_regression(X, label[trained], inner, X_tested, n_threads)
+
+    found = {
+        "majority": controls.out_of_fold(photos, splits, majority),
+        "logistic_regression": controls.out_of_fold(photos, splits, regression),
+    }
+    for name, known in (evidence or {}).items():
+        found[name] = controls.answers(known, photos, splits, n_threads)
+    rows = pd.Index(photos["photo_id"]).get_indexer(pd.Index(predictions["photo_id"]))
+    return {name: answers[rows] for name, answers in found.items()}

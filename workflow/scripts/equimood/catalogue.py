@@ -10,12 +10,13 @@ import stat
 import time
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import combinations, pairwise
 from math import comb
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ from equimood.logs import Progress, log
 from equimood.settings import Ingest, View
 from equimood.tables import BOX
 
-FACTS_VERSION = 1  # goes up when images.measure changes what it returns
+FACTS_VERSION = 2  # goes up when images.measure changes what it returns
 MEASURED = [
     ("sha256", pa.string()),
     ("width", pa.int32()),
@@ -38,6 +39,7 @@ MEASURED = [
     ("phash", pa.uint64()),
     ("mean", pa.float64()),
     ("contrast", pa.float64()),
+    *((field.name, field.type) for field in tables.COLOURS if field.name != "photo_id"),
 ]
 KEY = [("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64())]
 REFUSAL = [("reason", pa.string()), ("remedy", pa.string())]
@@ -50,16 +52,26 @@ FILES_PER_TASK = 32
 POOL_FROM_FILES = 500
 INSIDE_SHARE = 0.9  # of a box's area that must lie in the picture; raters overshoot its edge
 MAX_NEAR_DUPLICATES = 200_000
+HIDDEN_CELLS = 8  # per side of a picture, to which hidden boxes are widened
+COVERED_SHARE = 0.9  # of a horse's box, from which on its regions alone say where it is
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """``images``, ``ratings``, ``quarantine`` and ``near_duplicates``: tables.IMAGES and so on."""
+    """What can be used, and what the audit judges it by.
+
+    ``images``, ``ratings``, ``quarantine`` and ``near_duplicates`` as in tables;
+    ``controls`` (tables.CONTROLS): images that no search sees; ``colours`` (tables.COLOURS) and
+    ``covariates`` (photo_id, then text) of each photograph.
+    """
 
     images: pd.DataFrame
     ratings: pd.DataFrame
     quarantine: pd.DataFrame
     near_duplicates: pd.DataFrame
+    controls: pd.DataFrame
+    colours: pd.DataFrame
+    covariates: pd.DataFrame
 
 
 def build(
@@ -72,6 +84,7 @@ def build(
     state_dir: Path,
     workers: int,
     progress: Progress | None = None,
+    controls: Mapping[str, View] | None = None,
 ) -> Catalogue:
     """Merge the raters, look at every file once, frame every view, and refuse what is of no use.
 
@@ -81,6 +94,7 @@ def build(
     images_dir : folder that the tables' paths start from and must not leave.
     state_dir : keeps what is known of a file by path, size and time of change.
     workers : processes that decode pictures.
+    controls : views that no search sees; a photograph that lacks one is not refused for it.
 
     Raises
     ------
@@ -135,14 +149,7 @@ def build(
             f"do; mend them, or raise ingest.max_refused (now {ingest.max_refused:g})"
         )
 
-    frames = frames[frames["reason"].isna()].astype(
-        dict.fromkeys(["width", "height", *BOX], "int32") | {"phash": "uint64"}
-    )
-    content = frames[["sha256", *BOX, "view"]].itertuples(index=False)
-    frames["image_id"] = [tables.image_id(sha256, box, view) for sha256, *box, view in content]
-    shards = [int(name[:8], 16) * ingest.shards >> 32 for name in frames["image_id"]]
-    frames["shard"] = np.array(shards, np.int32)
-    frames = frames.rename(columns={"image": "path"}).sort_values("image_id", ignore_index=True)
+    frames = _named(frames[frames["reason"].isna()].assign(hidden=None), ingest.shards)
     # Without those on which raters disagree, agreement would look better than it is.
     judged = usable[usable["photo_id"].isin(frames["photo_id"])]
     judged = pd.concat([judged, photos[torn]])[["photo_id", "image", "horse"]]
@@ -160,7 +167,18 @@ def build(
         "%d of %d photographs usable, %d near-duplicates across horses",
         len(kept), len(photos), len(pairs),
     )  # fmt: skip
-    return Catalogue(frames[tables.IMAGES.names], ratings[tables.RATINGS.names], quarantine, pairs)
+    photos = usable[usable["photo_id"].isin(kept["photo_id"])].sort_values("photo_id")
+    hiding = [hidden(photos, name, view, regions) for name, view in (controls or {}).items()]
+    aside = pd.concat(hiding or [photos.iloc[:0].assign(view="", hidden=None)], ignore_index=True)
+    return Catalogue(
+        frames[tables.IMAGES.names],
+        ratings[tables.RATINGS.names],
+        quarantine,
+        pairs,
+        _named(aside, ingest.shards)[tables.CONTROLS.names],
+        photos[tables.COLOURS.names].reset_index(drop=True),
+        _covariates(annotations, photos),
+    )
 
 
 def write(catalogue: Catalogue, folder: Path, n_shards: int) -> None:
@@ -171,10 +189,17 @@ def write(catalogue: Catalogue, folder: Path, n_shards: int) -> None:
         catalogue.near_duplicates, folder / "near_duplicates.parquet", tables.NEAR_DUPLICATES
     )
     _write_csv(catalogue.quarantine, folder / "quarantine.csv")
-    shards = catalogue.images["shard"].to_numpy()
+    tables.write(catalogue.controls, folder / "controls.parquet", tables.CONTROLS)
+    tables.write(catalogue.colours, folder / "colours.parquet", tables.COLOURS)
+    given = pa.schema([pa.field(name, pa.string()) for name in catalogue.covariates])
+    tables.write(catalogue.covariates, folder / "covariates.parquet", given)
+    shown = catalogue.images.assign(hidden=None)
+    every = pd.concat([shown, catalogue.controls]) if len(catalogue.controls) else shown
+    every = every.sort_values("image_id")
+    shards = every["shard"].to_numpy()
     for shard in range(n_shards):
         first, last = np.searchsorted(shards, [shard, shard + 1])
-        rows = catalogue.images.iloc[first:last]
+        rows = every.iloc[first:last]
         tables.write(rows, folder / "shards" / f"{shard:03d}.parquet", tables.SHARD)
 
 
@@ -555,12 +580,110 @@ def framed(
     return frames
 
 
+def hidden(
+    photos: pd.DataFrame, name: str, view: View, regions: pd.DataFrame | None
+) -> pd.DataFrame:
+    """Frame photographs whole, with the boxes that a view of ``keep: outside`` hides.
+
+    With ``box: horse`` these are the boxes of tables.PARTS, or of all regions of a horse that has
+    none of these; where they do not reach over the annotation's box, as regions of the face do not,
+    that box as well. Boxes are widened to a coarse grid, because their exact edges tell what they
+    hide: flattened ears make a lower box.
+
+    Parameters
+    ----------
+    photos : as of :func:`framed`.
+
+    Returns
+    -------
+    The photographs of which there is something to hide, with ``view``, x0..y1 of the whole picture
+    and ``hidden`` as in tables.SHARD.
+    """
+    names = tables.HORSE if view.box == "horse" else view.regions
+    parts: dict[tuple[str, str], list[np.ndarray]] = {}
+    if view.box != "annotations" and regions is not None:
+        rows = _boxed(regions, names)
+        if view.box == "horse":
+            part = rows["region"].isin(tables.PARTS)
+            rows = rows[part | ~part.groupby([rows["image"], rows["horse"]]).transform("any")]
+        for image, horse, *box in rows[["image", "horse", *BOX]].itertuples(index=False):
+            parts.setdefault((image, horse), []).append(np.array(box, float))
+    texts: list[Any] = []
+    shape = ["image", "horse", "width", "height", *BOX]
+    for image, horse, width, height, *box in photos[shape].itertuples(index=False):
+        boxes = list(parts.get((image, horse), ()))
+        own = np.array(box, float)
+        if view.box != "regions" and not np.isnan(own).any() and not _covered(own, boxes):
+            boxes.append(own)
+        margins = [view.margin] * len(boxes)
+        if view.box == "horse" and len(boxes) > len(parts.get((image, horse), ())):
+            margins[-1] = 0.0
+        size = np.array([width, height], float)
+        wide = (_widened(box, room, size) for box, room in zip(boxes, margins, strict=True))
+        texts.append(tables.write_hidden({box for box in wide if box is not None}) or None)
+    frames = photos.assign(view=name, hidden=np.array(texts, object), x0=0, y0=0)
+    frames[["x1", "y1"]] = photos[["width", "height"]]
+    return frames[frames["hidden"].notna()]
+
+
+def _covered(box: np.ndarray, parts: list[np.ndarray]) -> bool:
+    """Say whether the box about the parts reaches over nearly all of ``box`` (x0, y0, x1, y1)."""
+    if not parts:
+        return False
+    low, high = np.min(parts, axis=0)[:2], np.max(parts, axis=0)[2:]
+    inside = np.clip(np.minimum(high, box[2:]) - np.maximum(low, box[:2]), 0, None)
+    return bool(inside.prod() >= COVERED_SHARE * (box[2:] - box[:2]).prod())
+
+
+def _widened(box: np.ndarray, margin: float, size: np.ndarray) -> tuple[int, int, int, int] | None:
+    """Widen a box by its margin, then to HIDDEN_CELLS of a picture; None if it lies outside."""
+    room = margin * (box[2:] - box[:2]).max()
+    cell = size / HIDDEN_CELLS
+    low, high = np.clip(box[:2] - room, 0, size), np.clip(box[2:] + room, 0, size)
+    x0, y0 = np.floor(np.floor(low / cell) * cell).astype(int).tolist()
+    x1, y1 = np.ceil(np.ceil(high / cell) * cell).astype(int).tolist()
+    return (x0, y0, x1, y1) if (low < high).all() else None
+
+
+def _named(frames: pd.DataFrame, n_shards: int) -> pd.DataFrame:
+    """Give frames their image_id, their shard and the types of tables.IMAGES; in order."""
+    frames = frames.astype(dict.fromkeys(["width", "height", *BOX], "int32") | {"phash": "uint64"})
+    content = frames[["sha256", *BOX, "view", "hidden"]].itertuples(index=False)
+    frames["image_id"] = [
+        tables.image_id(sha256, box, view, hides) for sha256, *box, view, hides in content
+    ]
+    shards = [int(name[:8], 16) * n_shards >> 32 for name in frames["image_id"]]
+    frames["shard"] = np.array(shards, np.int32)
+    return frames.rename(columns={"image": "path"}).sort_values("image_id", ignore_index=True)
+
+
+def _covariates(annotations: pd.DataFrame, photos: pd.DataFrame) -> pd.DataFrame:
+    """Columns of the annotations that are the user's own, of each photograph."""
+    names = [name for name in annotations if name not in tables.KNOWN | {"photo_id"}]
+    of_photo = annotations.groupby(["image", "horse"])[names].first()
+    keys = pd.MultiIndex.from_frame(photos[["image", "horse"]])
+    found = of_photo.reindex(keys).reset_index(drop=True).astype("str")
+    found.insert(0, "photo_id", photos["photo_id"].to_numpy())
+    return found
+
+
 def _region_boxes(photos: pd.DataFrame, regions: pd.DataFrame, wanted: list[str]) -> np.ndarray:
     """Box around the wanted regions that are visible (boxes and points), (n, 4); NaN without."""
+    edges = (
+        _boxed(regions, wanted)
+        .groupby(["image", "horse"])
+        .agg({"x0": "min", "y0": "min", "x1": "max", "y1": "max"})
+    )
+    wanted_photos = pd.MultiIndex.from_frame(photos[["image", "horse"]])
+    return edges.reindex(wanted_photos)[BOX].to_numpy(float)
+
+
+def _boxed(regions: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
+    """Rows of the wanted regions that are visible (boxes and points), each with a box."""
     rows = regions[
         regions["visible"] & regions["region"].isin(wanted) & (regions["kind"] != "mask")
     ]
-    rows = rows[["image", "horse", "kind", "points", "line", *BOX]].copy()
+    rows = rows[["image", "horse", "region", "kind", "points", "line", *BOX]].copy()
     dotted = rows["kind"] == "points"
     points = [
         tables.read_points(text, line)
@@ -568,11 +691,7 @@ def _region_boxes(photos: pd.DataFrame, regions: pd.DataFrame, wanted: list[str]
     ]
     if points:
         rows.loc[dotted, BOX] = [[*xy.min(axis=0), *xy.max(axis=0)] for xy in points]
-    edges = rows.groupby(["image", "horse"]).agg(
-        {"x0": "min", "y0": "min", "x1": "max", "y1": "max"}
-    )
-    wanted_photos = pd.MultiIndex.from_frame(photos[["image", "horse"]])
-    return edges.reindex(wanted_photos)[BOX].to_numpy(float)
+    return rows
 
 
 def _commonest(reasons: pd.Series, counts: pd.Series) -> str:

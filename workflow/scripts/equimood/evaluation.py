@@ -37,6 +37,10 @@ METRICS = {  # scikit-learn's names, and how tables and figures call them
 PREDICTORS = {
     "model": "Model",
     "logistic_regression": "Logistic regression",
+    "random_weights": "Random network",
+    "codes": "Action-unit codes",
+    "background": "Background only",
+    "metadata": "Metadata only",
     "majority": "Majority class",
 }
 BY_CLASS = {  # of one class, and how a Scorer calls them

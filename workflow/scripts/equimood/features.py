@@ -133,11 +133,17 @@ def embed(
 
 
 def square(
-    path: Path, box: tuple[int, int, int, int], backbone: Backbone
+    path: Path, box: tuple[int, int, int, int], backbone: Backbone, hidden: str | None = None
 ) -> tuple[Tensor, np.ndarray]:
-    """Make what a backbone sees of a frame in a picture: uint8 (3, side, side), and the affine."""
+    """Make what a backbone sees of a frame in a picture: uint8 (3, side, side), and the affine.
+
+    ``hidden`` as in tables.SHARD: boxes that are filled up before the frame is cut out.
+    """
+    picture = images.read(path)
+    if isinstance(hidden, str):  # null may be NaN
+        picture = images.hide(picture, tables.read_hidden(hidden))
     return images.fit(
-        images.read(path),
+        picture,
         box,
         backbone.side,
         backbone.fit,
@@ -159,14 +165,14 @@ def _squares(
     def make(row: Any) -> Tensor:
         path, box = images_dir / row.path, (int(row.x0), int(row.y0), int(row.x1), int(row.y1))
         try:
-            made, _ = square(path, box, backbone)
+            made, _ = square(path, box, backbone, row.hidden)
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
         except (images.ImageError, OSError, ValueError) as error:
             reason = error.reason if isinstance(error, images.ImageError) else error
             raise UserError(f"{path}: {reason}. {_CHANGED}") from error
         # Else the store would keep one picture's features under another's name for ever.
-        if image_id(content, box, row.view) != row.image_id:
+        if image_id(content, box, row.view, row.hidden) != row.image_id:
             raise UserError(f"{path}: another picture than in the catalogue. {_CHANGED}")
         return made
 

@@ -7,6 +7,7 @@ Coordinates are continuous: pixel ``i`` covers the interval from ``i`` to ``i + 
 import hashlib
 import io
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,7 +44,8 @@ class Facts:
     """What the catalogue keeps of a file.
 
     ``width`` and ``height`` in pixels of the upright picture, ``mean`` and ``contrast`` (standard
-    deviation) in grey levels 0-255, ``phash`` a 64-bit perceptual hash.
+    deviation) in grey levels 0-255, ``phash`` a 64-bit perceptual hash, then mean and standard
+    deviation of each channel, 0-255.
     """
 
     sha256: str
@@ -52,6 +54,12 @@ class Facts:
     phash: int
     mean: float
     contrast: float
+    red: float
+    green: float
+    blue: float
+    red_sd: float
+    green_sd: float
+    blue_sd: float
 
 
 def inspect(path: Path, *, max_pixels: int, min_side_px: int, min_contrast: float) -> Facts:
@@ -68,7 +76,10 @@ def measure(path: Path, max_pixels: int) -> Facts:
     _, height, width = picture.shape
     # A million pixels tell the grey levels as well as a hundred million, and fit in memory.
     stride = math.ceil(math.sqrt(width * height / 1e6))
-    grey = _grey(picture[:, ::stride, ::stride])
+    sample = picture[:, ::stride, ::stride]
+    grey, channels = _grey(sample), sample.float().flatten(1)
+    red, green, blue = channels.mean(dim=1).tolist()
+    red_sd, green_sd, blue_sd = channels.std(dim=1, correction=0).tolist()
     return Facts(
         sha256=hashlib.sha256(content).hexdigest(),
         width=width,
@@ -76,6 +87,12 @@ def measure(path: Path, max_pixels: int) -> Facts:
         phash=_perceptual_hash(picture),
         mean=float(grey.mean()),
         contrast=float(grey.std()),
+        red=red,
+        green=green,
+        blue=blue,
+        red_sd=red_sd,
+        green_sd=green_sd,
+        blue_sd=blue_sd,
     )
 
 
@@ -148,6 +165,26 @@ def fit(
         square[:, top : top + new_h, left : left + new_w] = resized
     affine = np.array([[new_w / w, 0, left - x0 * new_w / w], [0, new_h / h, top - y0 * new_h / h]])
     return square.contiguous(), affine
+
+
+def hide(picture: Tensor, boxes: Iterable[tuple[int, int, int, int]]) -> Tensor:
+    """Fill boxes of a picture with one colour, the mean of what lies outside all of them.
+
+    So the filled picture depends on no pixel of the boxes. What it still tells of them is their
+    place and size. Where nothing is left outside, all is grey.
+
+    Parameters
+    ----------
+    picture : uint8 (3, height, width); it is left as it is.
+    boxes : x0, y0, x1, y1 each, inside the picture.
+    """
+    hidden = torch.zeros(picture.shape[1:], dtype=torch.bool)
+    for x0, y0, x1, y1 in boxes:
+        hidden[y0:y1, x0:x1] = True
+    colour = torch.full((3,), PAD_GREY, dtype=torch.uint8)
+    if not hidden.all():
+        colour = picture[:, ~hidden].double().mean(dim=1).round().to(torch.uint8)
+    return torch.where(hidden, colour[:, None, None], picture)
 
 
 def map_boxes(affine: np.ndarray, boxes: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel
 
 from equimood.files import write_text
-from equimood.settings import Settings
+from equimood.settings import Check, Settings
 
 DEMO: Final[dict[str, Any]] = {
     "study": "demo",
@@ -155,6 +155,7 @@ def _comment(text: str, indent: str) -> list[str]:
 
 
 def _inline(value: Any) -> str:
+    value = value.model_dump(mode="json") if isinstance(value, Check) else value
     dumped = yaml.safe_dump(
         value, default_flow_style=True, width=10_000, allow_unicode=True, sort_keys=False
     )
@@ -175,8 +176,12 @@ def _sections() -> Iterator[tuple[str, type[BaseModel], str]]:
 
 
 def _section_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """Return the model of a field that is a section, or a mapping of names to sections."""
-    return next(_models(model.model_fields[name].annotation), None)
+    """Return the model of a field that is a section, or a mapping of names to sections.
+
+    A check of the audit is written in one line, as a value, and explained once by its section.
+    """
+    inner = next(_models(model.model_fields[name].annotation), None)
+    return None if inner is Check else inner
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -210,6 +215,8 @@ def _default(model: type[BaseModel], name: str) -> str:
 
 def _kind(schema: dict[str, Any]) -> str:
     """Say in words what a key takes, from its JSON schema."""
+    if "$ref" in schema:
+        return ", ".join(f"`{name}`" for name in Check.model_fields)
     if "anyOf" in schema:
         kinds = [_kind(option) for option in schema["anyOf"]]
         return ", or ".join(kinds)

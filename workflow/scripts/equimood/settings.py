@@ -19,6 +19,7 @@ from equimood.files import digest
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60)]
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=600)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Pooling = Literal["avg", "grid2", "grid3", "cls", "cls_mean", "cls4", "cls4_mean"]
@@ -82,6 +83,9 @@ class Data(Section):
     regions: str | None = None
     """Optional table of ethogram regions: columns image, horse, region, kind (box, points, mask),
     x0, y0, x1, y1 or points or mask, visible."""
+    codes: str | None = None
+    """Optional table of action-unit codes (EquiFACS): columns image, horse, then one per code,
+    empty or NA where not visible. A model on them is one of the baselines."""
     columns: dict[str, str] = {}
     """Your table's column names where they differ from Equimood's: `equimood_name: your_name`."""
     classes: list[Label] = Field(min_length=2)
@@ -121,19 +125,33 @@ class Demo(Section):
 class View(Section):
     """One way to frame the horse."""
 
-    box: Literal["picture", "annotations", "regions"] = "picture"
+    box: Literal["picture", "annotations", "regions", "horse"] = "picture"
     """Frame: the whole picture, the annotation's box (x0, y0, x1, y1), or the box around the
-    regions named below."""
+    regions named below. `horse`, for `keep: outside`: the regions head, neck, trunk, legs and tail
+    (of a horse that has none of them, all its regions) and, where they do not reach over the
+    annotation's box, that box too, without margin."""
     regions: list[str] = []
     """Regions of the region table whose common box is the frame (with `box: regions`)."""
     margin: float = Field(0.0, ge=0, le=2)
     """Room added on every side, as a share of the box's longer side."""
+    keep: Literal["inside", "outside"] = "inside"
+    """`inside`: the frame is cut out. `outside`: the whole picture, the box (or the box of each
+    region), widened to eighths of the picture's sides, filled with the mean colour of the rest. For
+    controls alone, never searched."""
 
     @check(mode="after")
     def _consistent(self) -> Self:
+        if self.keep == "outside" and self.box == "picture":
+            raise ValueError("`keep: outside` leaves nothing of `box: picture`; write another box")
+        if self.keep == "inside" and self.box == "horse":
+            raise ValueError("`box: horse` is for `keep: outside`; write annotations or regions")
         if (self.box == "regions") != bool(self.regions):
             raise ValueError("`regions` names the frame of `box: regions`, and of no other box")
         return self
+
+
+BACKGROUND, RANDOM = "background", "random"  # names of the control's view and backbone
+HIDDEN_HORSE = View(box="horse", keep="outside", margin=0.15)
 
 
 class Ingest(Section):
@@ -168,6 +186,98 @@ class Split(Section):
     """Share of horses held out with `holdout`."""
     inner_splits: int = Field(3, ge=2, le=20)
     """Inner folds, by horse, on which the search compares configurations."""
+
+
+class Check(Section):
+    """One check of the audit."""
+
+    action: Literal["refuse", "warn", "accept"] = "warn"
+    """What follows where more is found than the threshold: the study stops; the report warns; or
+    you have looked at it and go on, with a written reason."""
+    threshold: float = Field(0, ge=0)
+    """How much may be found."""
+    reason: Reason | None = None
+    """With `accept`: why, in your words; the report prints them."""
+
+    @check(mode="after")
+    def _consistent(self) -> Self:
+        if (self.action == "accept") != (self.reason is not None):
+            raise ValueError(
+                "`action: accept` needs a `reason`, in your words, and no other action has one"
+            )
+        return self
+
+
+class Audit(Section):
+    """What could make the study's figures come out too high, looked for before any search.
+
+    Each check has an `action`, which follows where more is found than its `threshold`: `refuse`
+    stops the study, `warn` says so in the report, and `accept` goes on, with your own words why in
+    `reason`.
+    """
+
+    shared_session: Check = Check(action="refuse", threshold=0)
+    """Sessions with horses on both sides of an outer fold: how many are allowed."""
+    shared_video: Check = Check(action="refuse", threshold=0)
+    """Videos with horses on both sides of an outer fold: how many are allowed."""
+    near_duplicates: Check = Check(action="refuse", threshold=0)
+    """Nearly equal pictures of two horses on both sides of an outer fold: how many pairs are
+    allowed."""
+    contradictory: Check = Check(action="warn", threshold=0)
+    """Equal files with two labels or two horses, which ingest leaves out: how many files."""
+    class_horse: Check = Check(action="warn", threshold=0.5)
+    """Largest share of a class's photographs that may come from one horse."""
+    class_session: Check = Check(action="warn", threshold=0.5)
+    """Largest share of a class's photographs that may come from one session."""
+    class_covariate: Check = Check(action="refuse", threshold=0.99)
+    """Largest share of a class's photographs that may have one value of a column (camera, site …)
+    which at most half of the other classes' photographs have."""
+    few_horses: Check = Check(action="warn", threshold=50)
+    """With `split.outer: holdout`: the number of horses below which one hold-out says little."""
+    metadata: Check = Check(action="warn", threshold=0)
+    """How far above chance balanced accuracy may certainly be (the lower end of its interval) when
+    labels are told from the table's other columns and the session's number."""
+    picture_facts: Check = Check(action="warn", threshold=0)
+    """The same, from a picture's size, proportions and the mean and spread of its colours."""
+    background: Check = Check(action="warn", threshold=0)
+    """The same, from the picture with the horse hidden."""
+    context: Check = Check(action="warn", threshold=0.3)
+    """How much oftener tack, a human or an object may be seen in a class than in the others."""
+
+    @check(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        """Keep a check's own threshold and action where only the other is written."""
+        if not isinstance(given, dict):
+            return given
+        return {
+            name: _over_default(cls.model_fields[name].default, value)
+            if name in cls.model_fields and isinstance(value, dict)
+            else value
+            for name, value in given.items()
+        }
+
+
+def _over_default(default: Check, given: dict[str, Any]) -> dict[str, Any]:
+    return {"action": default.action, "threshold": default.threshold} | given
+
+
+class Controls(Section):
+    """Simpler predictors that the model must beat, as far as the data allow them.
+
+    The commonest class and logistic regression on the model's features are always there.
+    """
+
+    background: bool = True
+    """The picture with the horse hidden: needs boxes or regions. A view named `background` with
+    `keep: outside` says what is hidden; without one, it is `box: horse` with a margin of 0.15, for
+    ears."""
+    random_weights: bool = True
+    """The first searched backbone with random weights."""
+    metadata: bool = True
+    """The table's other columns and the session's number."""
+    codes: bool = True
+    """The codes of data.codes."""
 
 
 class Backbone(Section):
@@ -360,6 +470,8 @@ class Settings(Section):
     """Ways to frame the horse, by name."""
     ingest: Ingest = Ingest()
     split: Split = Split()
+    audit: Audit = Audit()
+    controls: Controls = Controls()
     backbones: dict[Name, Backbone] = Field(min_length=1)
     """Backbones, by name."""
     features: Features = Features()
@@ -378,6 +490,21 @@ class Settings(Section):
             raise ValueError("data: write the table (annotations) and the folder (images)")
         for view in {name for names in self.search.views for name in names} - set(self.views):
             raise ValueError(f"search.views: {view!r} is not under views: {list(self.views)}")
+        for view in self.searched_views:
+            if self.views[view].keep == "outside":
+                raise ValueError(
+                    f"search.views: {view!r} keeps the outside of the horse, which is for controls "
+                    "alone; take it out of search.views"
+                )
+        if BACKGROUND in self.views and self.views[BACKGROUND].keep == "inside":
+            raise ValueError(
+                f"views.{BACKGROUND}: the name is the control's; write `keep: outside`, or call "
+                "the view otherwise"
+            )
+        if RANDOM in self.backbones:
+            raise ValueError(
+                f"backbones: {RANDOM!r} is the control's name; call the backbone otherwise"
+            )
         for name in set(self.search.backbones) - set(self.backbones):
             raise ValueError(f"search.backbones: {name!r} is not under {list(self.backbones)}")
         if not self.demo and not self.data.regions:
@@ -404,6 +531,34 @@ class Settings(Section):
         """Views that take part, each once, in the order first named."""
         return list(dict.fromkeys(name for names in self.search.views for name in names))
 
+    def control_views(self, has_boxes: bool) -> dict[str, View]:
+        """The view of the background, by its name, where the data have boxes or regions."""
+        known = bool(self.demo or self.data.regions or has_boxes)
+        if not (self.controls.background and known):
+            return {}
+        return {BACKGROUND: self.views.get(BACKGROUND, HIDDEN_HORSE)}
+
+    @property
+    def control_backbones(self) -> dict[str, Backbone]:
+        """The first searched backbone with random weights, unless it has such weights itself."""
+        first = self.backbones[self.searched_backbones[0]]
+        if not self.controls.random_weights or first.weights == "random":
+            return {}
+        changes = {"weights": "random", "poolings": first.poolings[:1]}
+        return {RANDOM: first.model_copy(update=changes)}
+
+    def control_networks(self, control_views: Mapping[str, View]) -> dict[str, dict[str, Any]]:
+        """The views, backbone and pooling of each control that looks at pixels."""
+        first = self.searched_backbones[0]
+        pooling = self.backbones[first].poolings[0]
+        found: dict[str, dict[str, Any]] = {}
+        for view in control_views:
+            found["background"] = {"views": [view], "backbone": first, "pooling": pooling}
+        for name in self.control_backbones:
+            views = list(self.search.views[0])
+            found["random_weights"] = {"views": views, "backbone": name, "pooling": pooling}
+        return found
+
     @property
     def n_structures(self) -> int:
         """Structures that the search space has."""
@@ -424,10 +579,10 @@ class Settings(Section):
 def _check_drawable(demo: Demo, data: Data) -> None:
     """Refuse a demo study that asks for what cannot be drawn."""
     own = "for your own photographs delete the section demo"
-    if data.annotations or data.images or data.regions or data.columns:
+    if data.annotations or data.images or data.regions or data.codes or data.columns:
         raise ValueError(
-            "data: annotations, images and regions stay null, and columns empty, in a study that "
-            f"draws them; {own}"
+            "data: annotations, images, regions and codes stay null, and columns empty, in a study "
+            f"that draws them; {own}"
         )
     for label in data.classes:
         if label not in DRAWN_SHARES:
@@ -462,6 +617,9 @@ def check_paths(study: Settings) -> None:
     """Refuse folders and files that are not there; a UserError says all of them."""
     lines = []
     photographs, new = study.data.images, study.predict.images
+    codes = study.data.codes
+    if codes and not Path(codes).is_file():
+        lines.append(f"data.codes: no such file {codes}; write the path of your table")
     if photographs and not Path(photographs).is_dir():
         lines.append(f"data.images: no such folder {photographs}; write the folder of pictures")
     for name in study.searched_backbones:

@@ -33,6 +33,8 @@ ROLLUPS = {
     "context": ["tack", "human", "object", "background"],
 }
 REGIONS = [region for regions in ROLLUPS.values() for region in regions] + ["head"]
+HORSE = [region for region in REGIONS if region not in ROLLUPS["context"]]
+PARTS = ["head", "neck", "trunk", "legs", "tail"]  # which together are nearly the whole horse
 
 MISSING = {"", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"}  # as R, pandas and Excel write it
 HIDDEN = {"0", "0.0", "false", "no", "non", "faux"}  # answers in the column `visible`
@@ -74,7 +76,16 @@ RATINGS = _schema(  # of photographs that are usable, or refused only since rate
     label=_TEXT,
     confidence=_REAL,  # the rater's own, at least 0; NaN where not given
 )
-SHARD = _schema(image_id=_TEXT, view=_TEXT, path=_TEXT, x0=_INT, y0=_INT, x1=_INT, y1=_INT)
+SHARD = _schema(
+    image_id=_TEXT, view=_TEXT, path=_TEXT, x0=_INT, y0=_INT, x1=_INT, y1=_INT,
+    hidden=_TEXT,  # boxes filled up, x0 y0 x1 y1 x0 …; null where the view shows all it frames
+)  # fmt: skip
+CONTROLS = pa.schema([*IMAGES, pa.field("hidden", _TEXT)])  # images that no search sees
+COLOURS = _schema(  # mean and standard deviation of each channel, 0-255
+    photo_id=_TEXT, red=_REAL, green=_REAL, blue=_REAL, red_sd=_REAL, green_sd=_REAL, blue_sd=_REAL
+)
+KNOWN = {"line", "image", "label", "horse", "session", "video", "rater", "confidence", "fold", *BOX}
+"""Columns of the annotations that Equimood knows; any other is a covariate."""
 QUARANTINE = ["line", "image", "horse", "view", "reason", "remedy"]
 GIVEN_REGIONS = _schema(
     line=_INT,  # of the user's file
@@ -141,10 +152,23 @@ REGION_SCORES = _schema(
 )
 
 
-def image_id(sha256: str, box: Iterable[int], view: str) -> str:
-    """Name an image: 32 hexadecimal characters over its file's sha256, its box and its view."""
+def image_id(sha256: str, box: Iterable[int], view: str, hidden: str | None = None) -> str:
+    """Name an image: 32 hexadecimal characters over its file's sha256, box, view, hidden boxes."""
     named = " ".join([sha256, *(str(int(edge)) for edge in box), view])
+    if isinstance(hidden, str):  # null may be NaN
+        named += f" hides {hidden}"
     return hashlib.sha256(named.encode()).hexdigest()[:32]
+
+
+def write_hidden(boxes: Iterable[Iterable[int]]) -> str:
+    """Write hidden boxes as tables.SHARD has them, in one order."""
+    return " ".join(str(int(edge)) for box in sorted(map(tuple, boxes)) for edge in box)
+
+
+def read_hidden(hidden: str) -> list[tuple[int, int, int, int]]:
+    """Read hidden boxes of tables.SHARD: x0, y0, x1, y1 each."""
+    edges = [int(edge) for edge in hidden.split()]
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in zip(*[iter(edges)] * 4, strict=True)]
 
 
 def pack_ids(ids: Iterable[str]) -> np.ndarray:
@@ -184,7 +208,7 @@ def read_annotations(path: str | Path, classes: list[str], columns: dict[str, st
     -------
     One row per image and rater: ``line`` (of the file, the header is line 1), image, label, horse,
     and session, video, rater, confidence, fold, x0..y1 (float, NaN where there is no box), null
-    where not given; other columns follow unchanged.
+    where not given; other columns follow as text, those that ``columns`` renames left out.
     """
     frame = _read_any(Path(path), columns)
     _require(frame, path, ["image", "label", "horse"], or_map=True)
@@ -200,6 +224,11 @@ def read_annotations(path: str | Path, classes: list[str], columns: dict[str, st
     remedy = "write 0 or more: how much the rating weighs beside others of its photograph"
     _refuse(path, frame, frame["confidence"] < 0, ["confidence"], remedy)
     frame[BOX] = _boxes(path, frame)
+    frame = frame.drop(
+        columns=[name for name in columns.values() if name not in KNOWN | {*columns}]
+    )
+    for name in frame.columns.difference([*KNOWN]):
+        frame[name] = _text(frame, name)
     _check_horses(path, frame, classes)
     return frame
 
@@ -253,6 +282,44 @@ def check_regions(path: str | None, views: Mapping[str, settings.View]) -> None:
                     f"views.{view}.regions: {region!r} is nowhere visible, as a box or points, in "
                     f"{path or 'the demo'}; write some of {', '.join(sorted(boxed)) or 'its rows'}"
                 )
+
+
+def has_boxes(path: str | Path, columns: dict[str, str]) -> bool:
+    """Say whether the user's annotations have columns of a box; reads the header alone."""
+    path = Path(path)
+    if not path.is_file():
+        return False
+    try:
+        if path.suffix.lower() == ".parquet":
+            names = pq.read_schema(path).names
+        elif path.suffix.lower() in (".xlsx", ".xlsm"):
+            names = [str(name) for name in pd.read_excel(path, nrows=0).columns]
+        else:
+            with path.open("rb") as file:
+                header = file.readline()
+            text = header.decode("utf-8", "ignore").replace("\x00", "")  # of UTF-16, too
+            separator = max(",;\t", key=text.count)
+            names = [name.strip().strip('"') for name in text.split(separator)]
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile, pa.ArrowException):
+        return False  # read_annotations tells what is wrong
+    return {columns.get(name, name) for name in BOX} <= {name.strip() for name in names}
+
+
+def read_codes(path: str | Path) -> pd.DataFrame:
+    """Read the user's codes: image, horse, and a float column per code, NaN where not visible."""
+    frame = _read_any(Path(path), {})
+    _require(frame, path, ["image", "horse"])
+    for name in ("image", "horse"):
+        frame[name] = _text(frame, name)
+        _refuse(path, frame, frame[name].isna(), [name], f"every row needs {name}")
+    again = frame.duplicated(["image", "horse"])
+    _refuse(path, frame, again, ["image", "horse"], "write one row for an image and horse")
+    codes = [str(name) for name in frame.columns.difference(["line", "image", "horse"], sort=False)]
+    if not codes:
+        raise UserError(f"{path}: no column of a code; write one after image and horse")
+    for name in codes:
+        frame[name] = _numbers(path, frame, name)
+    return frame[["image", "horse", *codes]]
 
 
 def read_new_images(path: str | Path) -> tuple[pd.DataFrame, Path]:
