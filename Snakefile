@@ -22,6 +22,7 @@ include: "workflow/rules/embed.smk"
 include: "workflow/rules/search.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/calibration.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/predict.smk"
@@ -75,6 +76,7 @@ rule train:
 rule evaluate:
     input:
         rules.evaluate_folds.output,
+        rules.judge_calibration.output,
 
 
 rule explain:

@@ -1,6 +1,6 @@
 import pandas as pd
 import pytest
-from equimood import evaluation, methods, settings
+from equimood import calibration, evaluation, methods, settings
 from equimood.reference import DEMO
 from test_evaluation import study
 
@@ -14,6 +14,7 @@ def found():
     predictions = study(classes=CLASSES)
     baselines = {"majority": ["neutral"] * len(predictions)}
     judged = evaluation.evaluate(predictions, CLASSES, baselines, 200, 0.95, 1)
+    sure = calibration.judge(predictions, dict.fromkeys("0123", 1.5), CLASSES, 0.9, 200, 0.95, 1)
     images = pd.DataFrame(
         {
             "photo_id": predictions["image_id"],
@@ -46,7 +47,8 @@ def found():
         {"image": ["a", "a", "b"], "horse": "h1", "view": ["whole", "head", None]}
     )
     gaps = {"n_images": 77, "median": 0.021, "share_over_tolerance": 0.22}
-    return [config, images, splits, [best, best, other, best], judged.metrics, refused, gaps]
+    bests = [best, best, other, best]
+    return [config, images, splits, bests, judged.metrics, sure, refused, gaps]
 
 
 def test_the_paragraph_states_what_was_found(found):
@@ -68,6 +70,12 @@ def test_the_paragraph_states_what_was_found(found):
         "77 photographs, drawn evenly",
         "32 Gauss-Legendre points",
         "scikit-learn 1.",
+        f"error in 10 bins of equal size, with its bootstrap bias taken off, was "
+        f"{found[5]['after']['ece']['value']:.2f} [",
+        "before the temperature)",
+        "that 90% of answers be right there",
+        f"the share answered was {found[5]['coverage']['value']:.2f} [",
+        f"and of these {found[5]['accuracy']['value']:.2f} [",
         "weights backbone.safetensors",
     ]:
         assert claim in flat, claim

@@ -20,6 +20,7 @@ rule write_methods:
         splits=rules.split_horses.output.splits,
         best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
         metrics=rules.evaluate_folds.output.metrics,
+        calibration=rules.judge_calibration.output.found,
         quarantine=rules.ingest.output.quarantine,
         checks=rules.summarise.output.checks,
         template="workflow/report/methods.md.jinja",
@@ -101,6 +102,8 @@ rule write_efficiency:
 REPORTED = [
     *rules.draw_evaluation.output.shown,
     rules.evaluate_folds.output.table,
+    *rules.draw_calibration.output.shown,
+    rules.judge_calibration.output.table,
     rules.summarise.output.summary,
     rules.draw_explanation.output.regions,
     rules.draw_explanation.output.sheets,

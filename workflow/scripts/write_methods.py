@@ -12,6 +12,7 @@ text = methods.methods_paragraph(
         tables.read(snakemake.input.splits),
         [files.read_yaml(path) for path in snakemake.input.best],
         files.read_json(snakemake.input.metrics),
+        files.read_json(snakemake.input.calibration),
         pd.read_csv(snakemake.input.quarantine),
         files.read_json(snakemake.input.checks)["gaps"],
     )

@@ -33,6 +33,7 @@ def facts(
     splits: pd.DataFrame,
     bests: Sequence[Mapping[str, Any]],
     metrics: Mapping[str, Any],
+    calibration: Mapping[str, Any],
     quarantine: pd.DataFrame,
     gaps: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def facts(
     ----------
     images, splits : tables.IMAGES and tables.SPLITS.
     bests : content of best.yaml of each outer fold.
-    metrics : content of metrics.json.
+    metrics, calibration : content of metrics.json and calibration.json.
     quarantine : tables.QUARANTINE.
     gaps : of checks.json.
     """
@@ -92,6 +93,12 @@ def facts(
         "n_bootstrap": metrics["n_bootstrap"],
         "chance": f"{metrics['chance']:.2f}",
         "results": {name: _printed(metrics[name]) for name in METRICS},
+        "n_bins": calibration["n_bins"],
+        "ece": _printed(calibration["after"]["ece"]),
+        "ece_before": _printed(calibration["before"]["ece"]),
+        "target_accuracy": calibration["target_accuracy"],
+        "coverage": _printed(calibration["coverage"]),
+        "answered_right": calibration["n_answered"] and _printed(calibration["accuracy"]),
         "baselines": [
             {
                 "name": name,
