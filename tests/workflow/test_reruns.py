@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 
 FIRST = {
     "ingest": 1, "split_horses": 1, "fetch_backbone": 1, "embed_shard": 4, "search_fold": 3,
-    "train_fold": 3, "evaluate_folds": 1, "draw_evaluation": 1, "explain_shard": 2,
+    "train_fold": 3, "evaluate_folds": 1, "draw_evaluation": 1, "judge_calibration": 1,
+    "draw_calibration": 1, "explain_shard": 2,
     "summarise": 1, "draw_explanation": 1, "write_efficiency": 1, "write_methods": 1,
     "write_report": 1,
 }  # fmt: skip
@@ -117,6 +118,6 @@ def test_a_library_module_reruns_the_stage_that_imports_it(study):
     ran = study.snakemake()
     assert ran.code == 0, ran.text
     assert ran.jobs == {
-        "evaluate_folds": 1, "draw_evaluation": 1, "write_efficiency": 1, "write_methods": 1,
-        "write_report": 1,
+        "evaluate_folds": 1, "draw_evaluation": 1, "judge_calibration": 1, "draw_calibration": 1,
+        "write_efficiency": 1, "write_methods": 1, "write_report": 1,
     }  # fmt: skip

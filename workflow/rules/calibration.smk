@@ -81,7 +81,7 @@ rule draw_calibration:
         mem_mb=attempts(1000),
         runtime=attempts(20),
     params:
-        figures=plain(settings.figures),
+        formats=settings.figures.formats,
     message:
         "Drawing the figures of confidence"
     script:
