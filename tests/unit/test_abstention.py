@@ -42,7 +42,7 @@ def test_the_threshold_is_the_smallest_that_reaches_the_target_with_a_standard_e
     assert found.threshold == min(reaching)
     assert found.coverage == np.mean(sure >= found.threshold)
     assert found.accuracy == pytest.approx(right[sure >= found.threshold].mean())
-    assert f"{found.coverage:.0%} were answered" in found.in_words
+    assert f"{found.coverage:.0%} of the photographs had it" in found.in_words
 
 
 def test_new_horses_reach_the_target_more_often_than_by_the_luckiest_threshold():
@@ -65,7 +65,10 @@ def test_a_target_out_of_reach_answers_nothing_and_says_what_is_best():
     found = choose_threshold(sure, rng.random(600) < 0.6, horse, 0.9)
     assert found.threshold is None
     assert found.accuracy < 0.9
-    assert "not reached" in found.in_words and f"{found.accuracy:.1%}" in found.in_words
+    assert (
+        "no confidence is high enough" in found.in_words
+        and f"{found.accuracy:.1%}" in found.in_words
+    )
     assert not answered(sure, found.threshold).any()
     assert answer("tense", 0.99, found.threshold) == settings.NOT_SURE
 

@@ -19,4 +19,4 @@ found = calibration.judge(
 )
 calibration.write_tables(found, Path(snakemake.output.found).parent)
 for fold, card in cards.items():
-    logs.log.info("Fold %s, of %s", fold, card["abstention"]["in_words"])
+    logs.log.info("Fold %s: %s", fold, card["abstention"]["in_words"])

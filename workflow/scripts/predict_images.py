@@ -36,4 +36,4 @@ logs.log.info("%d images judged, %d refused (quarantine.csv says why)", len(tabl
               quarantine["line"].nunique())  # fmt: skip
 n_answered, n_unlike = (table["answer"] != NOT_SURE).sum(), table["unlike_training"].sum()
 logs.log.info("%d answered, %d unlike the training photographs", n_answered, n_unlike)
-logs.log.info("of %s", files.read_yaml(given.card)["abstention"]["in_words"])
+logs.log.info("%s", files.read_yaml(given.card)["abstention"]["in_words"])

@@ -61,10 +61,12 @@ def choose_threshold(
     ----------
     confidence, right, horse : (n,) of photographs whose horse the judging heads did not see.
     """
-    about = f"horses unseen in training, {target_accuracy:.0%} of answers to be right"
+    about = f"for {target_accuracy:.0%} right answers on horses unseen in training"
     if target_accuracy == 0:
         all_right = float(np.asarray(right, float).mean())
-        return Abstention(0.0, 0.0, 1.0, all_right, f"{about}: everything is answered")
+        return Abstention(
+            0.0, 0.0, 1.0, all_right, "no accuracy is asked for: everything is answered"
+        )
     order = np.argsort(-np.asarray(confidence, float), kind="stable")
     sure = np.asarray(confidence, float)[order]
     frame = pd.DataFrame({
@@ -99,15 +101,15 @@ def choose_threshold(
     coverage, accuracy = float(n[at] / len(sure)), float(k[at] / n[at])
     if not len(fit):
         told = (
-            f"{about}: not reached with a standard error to spare; the best is {accuracy:.1%} of "
-            f"the {coverage:.0%} most confident photographs ({careful[at]:.1%} with the error "
-            "taken off), so that nothing is answered"
+            f"{about} no confidence is high enough with a standard error to spare: of the surest "
+            f"{n[at]} photographs ({coverage:.0%}) {accuracy:.1%} were right, {careful[at]:.1%} "
+            "with the error taken off, at best; nothing is answered"
         )
         return Abstention(None, target_accuracy, coverage, accuracy, told)
     threshold = 0.0 if n[at] == len(sure) else float(sure[at])
     told = (
-        f"{about}: answering from a confidence of {threshold:.3f} on, {coverage:.0%} were answered "
-        f"and {accuracy:.1%} of these rightly"
+        f"{about} a confidence of {threshold:.3f} is needed: {coverage:.0%} of the photographs had "
+        f"it, and {accuracy:.1%} of these were right"
     )
     return Abstention(threshold, target_accuracy, coverage, accuracy, told)
 

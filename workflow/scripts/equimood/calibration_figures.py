@@ -35,7 +35,7 @@ def reliability(found: Mapping[str, Any]) -> Figure:
         y, low, high = np.array(rows, dtype=float).T
         axes.vlines(x, low, high, color=color, linewidth=2, alpha=0.55)
         axes.plot(x, y, "o-", color=color, markersize=5, markeredgecolor="white", linewidth=1)
-        axes.set(title=title, ylim=(-0.03, 1.03))
+        axes.set(title=title, ylim=(-0.2, 1.03), yticks=np.linspace(0, 1, 6))
         axes.grid()
         error = found[part]["ece"]
         axes.annotate(
@@ -88,7 +88,10 @@ def coverage(found: Mapping[str, Any]) -> Figure:
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set(xlabel="coverage: share of photographs answered", ylabel="accuracy of the answers")
     axes.grid()
-    axes.legend(loc="lower left", fontsize=7.5)
+    axes.legend(
+        loc="lower left", fontsize=7.5, frameon=True, facecolor="white", edgecolor="none",
+        framealpha=1,
+    )  # fmt: skip
     axes.set_title(
         f"Area under the risk-coverage curve {with_interval(**found['aurc'], form='.3f')},\n"
         f"without an order {found['error']['value']:.3f}"
