@@ -97,7 +97,7 @@ def test_many_rows_are_sampled_by_the_seed_and_the_score_keeps_its_meaning(world
     assert np.corrcoef(parts[0](X), whole(X))[0, 1] > 0.9
     monkeypatch.setattr(novelty, "MAX_FLOATS", 120 * 300)
     assert torch.isfinite(fitted(X, horse)(X)).all()
-    monkeypatch.setattr(novelty, "CHUNK_FLOATS", 120 * 7)
+    monkeypatch.setattr(novelty, "CHUNK_ROWS", 7)
     torch.testing.assert_close(whole(X[:20]), whole(X)[:20])
 
 

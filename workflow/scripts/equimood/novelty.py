@@ -15,11 +15,11 @@ QUANTILE = 0.99
 N_COMPONENTS = 64
 """Most components; never more than half the horses, since further ones follow single horses."""
 MAX_ROWS = 20_000
-MAX_FLOATS = 1 << 26
-"""Bounds of what principal components are fitted to: rows, and numbers (256 MB)."""
+MAX_FLOATS = 1 << 25
+"""Bounds of what principal components are fitted to: rows, and numbers (128 MB)."""
 MIN_NOISE = 1e-4
 """Least variance beside the components, in units of a standardised feature's."""
-CHUNK_FLOATS = 1 << 24
+CHUNK_ROWS = 4096
 
 Array = NDArray[Any]
 
@@ -66,7 +66,7 @@ class Novelty(nn.Module):
     def distance(self, X: Tensor, fold: int) -> Tensor:
         """Mahalanobis distance (n,) of features (n, d), over the root of d: 1 is ordinary."""
         found = []
-        for x in X.split(max(1, CHUNK_FLOATS // X.shape[1])):
+        for x in X.split(CHUNK_ROWS):
             z = ((x - self.mean[fold]) * self.inverse_std[fold]).asinh() - self.center[fold]
             along = (z @ self.components[fold].T).square()
             rest = (z.square().sum(1) - along.sum(1)).clamp(min=0)
@@ -91,8 +91,11 @@ class Novelty(nn.Module):
         state = {name: torch.stack([law[name] for law in laws]) for name in laws[0]}
         found = cls(state | {"limit": torch.tensor(1.0)}).to(X.device)
         unseen = [
-            found.distance(X[torch.from_numpy(np.flatnonzero(inner == fold)).to(X.device)], f)
+            found.distance(X[rows], f)
             for f, fold in enumerate(folds)
+            for rows in torch.from_numpy(np.flatnonzero(inner == fold))
+            .to(X.device)
+            .split(CHUNK_ROWS)
         ]
         distances = torch.cat(unseen).cpu().double().numpy()
         found.limit.fill_(max(float(np.quantile(distances, QUANTILE, method="higher")), 1e-6))
@@ -107,7 +110,9 @@ def _fit(X: Tensor, rows: Array, k: int, seed: int) -> dict[str, Tensor]:
     x = X[torch.from_numpy(rows).to(X.device)].cpu().numpy()
     mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
     inverse = np.divide(1, std, out=np.zeros_like(std), where=std > 1e-5 * np.abs(mean) + 1e-10)
-    z = np.arcsinh(((x - mean) * inverse).astype(np.float32))
+    x -= mean.astype(np.float32)
+    x *= inverse.astype(np.float32)
+    z = np.arcsinh(x, out=x)
     with threadpool_limits(torch.get_num_threads()):
         found = PCA(k, random_state=seed).fit(z)
     # Tipping and Bishop, eq. 8. scikit-learn divides by the rows where these are fewer than the
