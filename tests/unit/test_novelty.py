@@ -112,7 +112,7 @@ def test_few_images_and_features_have_a_novelty():
 def drawings(tmp_path_factory):
     """Features of the demo's horses, by its own backbone, and a function from pictures to them."""
     folder = tmp_path_factory.mktemp("drawings")
-    demo.draw_study(folder, n_horses=18, n_sessions=1, images_per_session=8, seed=5)
+    demo.draw_study(folder, n_horses=18, n_sessions=1, images_per_session=5, seed=5)
     spec = settings.Backbone(**DEMO["backbones"]["drawn"])
     backbones.fetch("drawn", spec, folder / "drawn", 1, folder / "hub")
     backbone = backbones.load(folder / "drawn")
