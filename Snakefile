@@ -25,6 +25,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/raters.smk"
+include: "workflow/rules/calibration.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/predict.smk"
@@ -84,6 +85,7 @@ rule train:
 rule evaluate:
     input:
         rules.evaluate_folds.output,
+        rules.judge_calibration.output,
 
 
 rule compare:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from equimood import evaluation, settings
+from equimood import calibration, evaluation, settings
 from equimood.reference import DEMO
 from test_evaluation import study
 
@@ -16,6 +16,7 @@ def found():
     predictions = study(classes=CLASSES)
     baselines = {"majority": ["neutral"] * len(predictions)}
     judged = evaluation.evaluate(predictions, CLASSES, baselines, 200, 0.95, 1)
+    sure = calibration.judge(predictions, dict.fromkeys("0123", 1.5), CLASSES, 0.9, 200, 0.95, 1)
     images = pd.DataFrame(
         {
             "photo_id": predictions["image_id"],
@@ -53,8 +54,9 @@ def found():
         "best": {"name": "drawn on whole + head", "value": "0.81 [0.70, 0.90]"},
         "recommended": {"name": "drawn on whole", "difference": "-0.02 [-0.10, +0.07]"},
     }  # fmt: skip
-    bests = [best, best, other, best]
-    one_rater = {"n_photos": 0}, {"n_raters": 0}
-    return [
-        config, images, splits, bests, judged.metrics, compared, refused, gaps, *one_rater
-    ]  # fmt: skip
+    return {
+        "study": config, "images": images, "splits": splits, "quarantine": refused,
+        "bests": [best, best, other, best], "metrics": judged.metrics, "comparison": compared,
+        "calibration": sure, "gaps": gaps, "agreement": {"n_photos": 0},
+        "ceiling": {"n_raters": 0},
+    }  # fmt: skip

@@ -18,7 +18,7 @@ CARD = {
 
 @pytest.fixture
 def stated(found):
-    return methods.facts(*found)
+    return methods.facts(**found)
 
 
 def test_the_model_card_states_the_model_and_its_figures(stated):
@@ -38,7 +38,7 @@ def test_the_model_card_states_the_model_and_its_figures(stated):
 
 
 def test_the_data_sheet_counts_what_is_there_and_what_was_refused(stated, found):
-    images = found[1].query("view == 'whole'").iloc[5:]
+    images = found["images"].query("view == 'whole'").iloc[5:]
     refused = pd.DataFrame({"reason": ["too dark", "too dark", "no | such file"]})
     text = cards.data_sheet(stated, images, refused, 3)
     assert "A horse has 25 to 30 photographs." in text

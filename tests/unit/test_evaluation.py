@@ -28,6 +28,7 @@ def study(n_horses=12, n_images=30, skill=2.0, spread=0.5, seed=0, classes=CLASS
     logits[np.arange(len(horse)), truth] += own[horse]
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     frame = pd.DataFrame(dict.fromkeys(PREDICTIONS.names, ""), index=range(len(horse)))
+    frame = frame.assign(threshold=0.5, novelty=0.5)
     frame["image_id"] = [f"{i:032x}" for i in range(len(horse))]
     frame["horse"] = [f"horse {h}" for h in horse]
     frame["fold"] = [str(h % 4) for h in horse]

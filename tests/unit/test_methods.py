@@ -4,9 +4,9 @@ from equimood.reference import DEMO
 
 
 def test_the_paragraph_states_what_was_found(found):
-    text = methods.methods_paragraph(methods.facts(*found))
+    text = methods.methods_paragraph(methods.facts(**found))
     flat = text.replace("\n", " ")
-    n_neutral = (found[1].drop_duplicates("photo_id")["label"] == "neutral").sum()
+    n_neutral = (found["images"].drop_duplicates("photo_id")["label"] == "neutral").sum()
     for claim in [
         "360 photographs of 12 horses",
         f"neutral: {n_neutral} photographs of 12 horses",
@@ -16,7 +16,7 @@ def test_the_paragraph_states_what_was_found(found):
         "2 further photographs could not be used",
         "by 2.1% of it in the median, and by more than 5% in 22% of the maps",
         "3 inner folds",
-        f"Balanced accuracy was {found[4]['balanced_accuracy']['value']:.2f} [",
+        f"Balanced accuracy was {found['metrics']['balanced_accuracy']['value']:.2f} [",
         "95% expanded percentile intervals",
         "200 bootstrap samples",
         "77 photographs, drawn evenly",
@@ -26,6 +26,12 @@ def test_the_paragraph_states_what_was_found(found):
         "The best was drawn on whole + head (macro-F1 0.81 [0.70, 0.90], optimistic",
         "drawn on whole needs the fewest operations (difference -0.02 [-0.10, +0.07])",
         "scikit-learn 1.",
+        "error in 10 bins of equal size, with its bootstrap bias taken off, was "
+        f"{found['calibration']['after']['ece']['value']:.2f} [",
+        "before the temperature)",
+        "that 90% of answers be right there",
+        f"the share answered was {found['calibration']['coverage']['value']:.2f} [",
+        f"and of these {found['calibration']['accuracy']['value']:.2f} [",
         "weights backbone.safetensors",
     ]:
         assert claim in flat, claim
@@ -44,15 +50,15 @@ def test_every_number_comes_from_the_facts(found):
 
 
 def test_a_missing_fact_is_an_error(found):
-    stated = methods.facts(*found)
+    stated = methods.facts(**found)
     del stated["chance"]
     with pytest.raises(methods.jinja2.UndefinedError, match="chance"):
         methods.methods_paragraph(stated)
 
 
 def test_raters_are_named_where_there_were_several(found):
-    found[1] = found[1].assign(n_raters=3, agreement=0.8)
-    text = methods.methods_paragraph(methods.facts(*found))
+    found["images"] = found["images"].assign(n_raters=3, agreement=0.8)
+    text = methods.methods_paragraph(methods.facts(**found))
     assert "(up to 3), of whom 80% agreed" in text
     assert "Krippendorff" not in text and "Cohen" not in text
 
@@ -63,11 +69,13 @@ def test_agreement_and_ceiling_are_stated_as_far_as_they_are_known(found):
 
     alpha, icc = {"krippendorff_alpha": figure(0.5)}, {"icc_2_1": figure(0.3), "icc_2_k": figure(1)}
     unknown = {"cohen_kappa": {"value": None, "low": None, "high": None}}
-    found[8] = {"n_photos": 1200, "percent_agreement": figure(0.75)} | alpha | icc | unknown
+    found["agreement"] = (
+        {"n_photos": 1200, "percent_agreement": figure(0.75)} | alpha | icc | unknown
+    )
     kappas = {"raters": figure(0.4), "model": figure(0.2), "difference": figure(-0.2)}
-    found[9] = {"n_raters": 3, "pairwise": {"cohen_kappa": kappas}, "consensus": unknown}
-    found[9]["consensus"] = {"cohen_kappa": dict.fromkeys(kappas, unknown["cohen_kappa"])}
-    text = methods.methods_paragraph(methods.facts(*found))
+    found["ceiling"] = {"n_raters": 3, "pairwise": {"cohen_kappa": kappas}, "consensus": unknown}
+    found["ceiling"]["consensus"] = {"cohen_kappa": dict.fromkeys(kappas, unknown["cohen_kappa"])}
+    text = methods.methods_paragraph(methods.facts(**found))
     assert "On the 1,200 photographs with two ratings or more, those left out" in text
     assert "ICC(2,1) of the ordered classes 0.30 [0.20, 0.40]" in text
     assert "equal with a chance of 0.75 [0.65, 0.85]" in text and "over pairs" not in text
@@ -76,14 +84,14 @@ def test_agreement_and_ceiling_are_stated_as_far_as_they_are_known(found):
 
 
 def test_soft_labels_are_stated(found):
-    assert "shares of the classes" not in methods.methods_paragraph(methods.facts(*found))
-    found[0] = settings.load(DEMO | {"train": {"labels": "soft"}})
-    assert "shares of the classes among each" in methods.methods_paragraph(methods.facts(*found))
+    assert "shares of the classes" not in methods.methods_paragraph(methods.facts(**found))
+    found["study"] = settings.load(DEMO | {"train": {"labels": "soft"}})
+    assert "shares of the classes among each" in methods.methods_paragraph(methods.facts(**found))
 
 
 def test_a_single_candidate_is_not_compared_with_itself(found):
-    found[5] = {"n_compared": 0, "budget": [4]}
-    assert "candidates" not in methods.methods_paragraph(methods.facts(*found))
+    found["comparison"] = {"n_compared": 0, "budget": [4]}
+    assert "candidates" not in methods.methods_paragraph(methods.facts(**found))
 
 
 @pytest.mark.parametrize("outer", ["holdout", "leave_one_horse_out", "column", "kfold"])
@@ -91,15 +99,15 @@ def test_a_single_candidate_is_not_compared_with_itself(found):
 def test_every_form_of_study_reads_well(found, outer, baseline):
     changed = {"split": {"outer": outer}, "explain": {"baseline": baseline, "control_images": 0}}
     changed |= {"train": {"seeds": 1, "calibrate": False}}
-    found[0] = settings.load(DEMO | changed)
-    text = methods.methods_paragraph(methods.facts(*found))
+    found["study"] = settings.load(DEMO | changed)
+    text = methods.methods_paragraph(methods.facts(**found))
     assert text.count("\n\n") == 6
     assert "control" not in text
     assert "temperature" not in text
 
 
 def test_the_page_escapes_the_users_text(found):
-    stated = methods.facts(*found)
+    stated = methods.facts(**found)
     stated["classes_shown"][0]["label"] = "<script>alert(1)</script>"
     page = pages.from_markdown(methods.methods_paragraph(stated), "Methods")
     assert "<script>" not in page

@@ -8,6 +8,7 @@ from equimood import backbones, features, heads, models, settings
 from equimood.errors import UserError
 from equimood.files import read_yaml
 from equimood.heads import HeadConfig, Structure
+from equimood.novelty import Novelty
 from equimood.tables import image_id
 from PIL import Image
 from safetensors.torch import load_file
@@ -63,15 +64,29 @@ def study(tmp_path_factory):
     return folder, backbone, photos, X, packed.head(0, [0, 1])
 
 
-def save(folder, head, fingerprint):
+def novelty_of(X):
+    horse = np.arange(len(X))
+    return Novelty.fitted(torch.from_numpy(X), horse, horse % 2, seed=1)
+
+
+def save(folder, head, X, fingerprint):
     models.save(
-        folder, head, STRUCTURE, CONFIG, CLASSES, 1.7, fingerprint, trained={"fold": "0", "n": 10}
+        folder,
+        head,
+        STRUCTURE,
+        CONFIG,
+        CLASSES,
+        1.7,
+        0.6,
+        novelty_of(X),
+        fingerprint,
+        trained={"fold": "0", "n": 10},
     )
 
 
 def test_cached_features_and_pixels_give_the_same_logits(study):
     folder, backbone, photos, X, head = study
-    model = models.EmotionModel(backbone, head, STRUCTURE, CLASSES, 1.7)
+    model = models.EmotionModel(backbone, head, STRUCTURE, CLASSES, 1.7, 0.6, novelty_of(X))
     squares = {
         view: torch.stack([features.square(folder / path, box, backbone)[0]
                            for path in photos["path"]])
@@ -88,8 +103,8 @@ def test_cached_features_and_pixels_give_the_same_logits(study):
 
 
 def test_gradients_reach_the_pixels_and_nothing_else(study):
-    _, backbone, _, _, head = study
-    model = models.EmotionModel(backbone, head, STRUCTURE, CLASSES, 1.0)
+    _, backbone, _, X, head = study
+    model = models.EmotionModel(backbone, head, STRUCTURE, CLASSES, 1.0, None, novelty_of(X))
     views = [torch.rand(1, 3, 48, 48, requires_grad=True) for _ in BOXES]
     model(*views)[0, 0].backward()
     assert all(view.grad is not None and view.grad.abs().sum() > 0 for view in views)
@@ -99,12 +114,15 @@ def test_gradients_reach_the_pixels_and_nothing_else(study):
 
 def test_a_saved_model_comes_back_the_same_and_names_its_backbone(study, tmp_path):
     folder, backbone, _, X, head = study
-    save(tmp_path, head, backbone.fingerprint)
+    save(tmp_path, head, X, backbone.fingerprint)
     loaded = models.load(tmp_path, backbone)
-    expected = models.EmotionModel(backbone, head, STRUCTURE, CLASSES, 1.7)
+    expected = models.EmotionModel(backbone, head, STRUCTURE, CLASSES, 1.7, 0.6, novelty_of(X))
     assert torch.equal(loaded.logits(torch.from_numpy(X)), expected.logits(torch.from_numpy(X)))
     assert (loaded.structure, loaded.views, loaded.classes) == (STRUCTURE, list(BOXES), CLASSES)
-    assert set(load_file(tmp_path / "weights.safetensors")) == set(head.state_dict())
+    assert torch.equal(loaded.novelty(torch.from_numpy(X)), expected.novelty(torch.from_numpy(X)))
+    assert loaded.threshold == 0.6
+    tensors = {*head.state_dict(), *(f"novelty.{name}" for name in novelty_of(X).state_dict())}
+    assert set(load_file(tmp_path / "weights.safetensors")) == tensors
     card = read_yaml(tmp_path / "card.yaml")
     assert card["backbone_fingerprint"] == backbone.fingerprint
     assert (card["fold"], card["temperature"], card["head"]["seed"]) == ("0", 1.7, 1)
@@ -126,10 +144,11 @@ def test_a_linear_head_and_names_that_yaml_would_misread_come_back(study, tmp_pa
     head = packed.head(0, [0])
     for fold in ("0", "final"):  # the second over the first
         models.save(
-            tmp_path, head, structure, CONFIG, classes, 0.3, backbone.fingerprint, {"fold": fold}
-        )
+            tmp_path, head, structure, CONFIG, classes, 0.3, None, novelty_of(X[:, :d].copy()),
+            backbone.fingerprint, {"fold": fold},
+        )  # fmt: skip
     loaded = models.load(tmp_path, backbone)
-    assert (loaded.structure, loaded.classes) == (structure, classes)
+    assert (loaded.structure, loaded.classes, loaded.threshold) == (structure, classes, None)
     x = torch.from_numpy(X[:, :d].copy())
     torch.testing.assert_close(loaded.logits(x), head(x) / 0.3)
     assert read_yaml(tmp_path / "card.yaml")["fold"] == "final"
@@ -137,8 +156,8 @@ def test_a_linear_head_and_names_that_yaml_would_misread_come_back(study, tmp_pa
 
 
 def test_another_backbone_is_refused(study, tmp_path):
-    folder, backbone, _, _, head = study
-    save(tmp_path, head, backbone.fingerprint)
+    folder, backbone, _, X, head = study
+    save(tmp_path, head, X, backbone.fingerprint)
     with pytest.raises(UserError, match=f"{backbone.fingerprint}.*target train again"):
         models.load(tmp_path, backbones.load(folder / "other"))
     with pytest.raises(UserError, match="'tiny', which is not in the settings"):

@@ -41,7 +41,8 @@ def explained(map_=None, scores=True, view="whole"):
 def panel(*views, **changes):
     asked = {
         "probabilities": {"neutral": 0.3, "alarmed": 0.7}, "truth": "neutral", "horse": "Comet",
-        "predicted": "alarmed", "target": "alarmed", "path": "a.jpg", "tolerance": 0.05,
+        "predicted": "alarmed", "answer": "alarmed", "unlike_training": False,
+        "target": "alarmed", "path": "a.jpg", "tolerance": 0.05,
     }  # fmt: skip
     return panels.panel(views or [explained()], **(asked | changes))
 
@@ -117,7 +118,12 @@ def test_a_panel_says_horse_truth_prediction_gap_and_regions():
                  "ears", "eyes", "enrichment", "a.jpg", "30 %"):  # fmt: skip
         assert part in text
     assert "background" not in text
-    assert "rightly" in words(panel(predicted="neutral", target="neutral"))
+    assert "rightly" in words(panel(predicted="neutral", answer="neutral", target="neutral"))
+    assert "Unlike" not in text and "not sure" not in text
+    held_back = words(panel(answer="not sure", unlike_training=True))
+    assert "Comet: not sure, perhaps alarmed (70 %), annotated neutral" in held_back
+    assert "Unlike the training photographs" in held_back
+    assert "Comet: not sure, perhaps alarmed (70 %)" in words(panel(answer="not sure", truth=None))
     assert "annotated" not in words(panel(truth=None))
     assert "rough" not in words(panel(tolerance=0.3))
 

@@ -9,6 +9,7 @@ from equimood import attribution, backbones, features, figures, prediction, sett
 from equimood.errors import UserError
 from equimood.heads import Head, Structure
 from equimood.models import EmotionModel
+from equimood.novelty import Novelty
 from equimood.settings import Ingest, Predict, View
 from equimood.tables import BOX
 from PIL import Image
@@ -33,14 +34,16 @@ def backbone(tmp_path_factory):
 def model(backbone):
     """A model that looks at these views, its head drawn at random."""
 
-    def make(views):
+    def make(views, threshold=0.0):
         random = torch.Generator().manual_seed(1)
         d = backbone.n_features["avg"] * len(views)
         weight = 3 * torch.randn(1, d, 1, len(CLASSES), generator=random)
         parts = {"weight": weight, "bias": torch.zeros(1, 1, 1, len(CLASSES))}
         head = Head(torch.zeros(d), torch.ones(d), parts)
         structure = Structure(tuple(views), "small", "avg", "linear", None, ("class",))
-        return EmotionModel(backbone, head, structure, CLASSES, 1.3)
+        horse = np.arange(60)
+        novelty = Novelty.fitted(torch.randn(60, d, generator=random), horse, horse % 3, seed=1)
+        return EmotionModel(backbone, head, structure, CLASSES, 1.3, threshold, novelty)
 
     return make
 
@@ -98,6 +101,43 @@ def test_a_folder_of_images_is_judged_by_the_whole_picture(model, folder):
         np.testing.assert_allclose(given, expected, atol=1e-5)
     assert np.ptp(probabilities(found), axis=0).min() > 0.01  # the pictures differ
     assert found["predicted"].tolist() == [CLASSES[i] for i in probabilities(found).argmax(1)]
+
+
+def test_an_unsure_answer_is_held_back_and_an_image_unlike_the_training_is_flagged(model, folder):
+    found, _, _ = judged(model, Predict(images=str(folder)), WHOLE)
+    assert found["answer"].tolist() == found["predicted"].tolist()  # a threshold of 0
+    np.testing.assert_array_equal(found["confidence"], probabilities(found).max(axis=1))
+    rows, regions, _ = prediction.asked(Predict(images=str(folder)), WHOLE)
+    framed, _ = prediction.frame(rows, regions, folder, WHOLE, Ingest())
+    seen = {}
+    between = np.sort(found["confidence"])[:2].mean()
+    for limit in (between, None):
+        demanding = model(WHOLE, limit)
+        squares = [features.square(folder / name, (0, 0, 80, 60), demanding.backbone)[0]
+                   for name in rows["image"]]  # fmt: skip
+        X = demanding.features(features.pixels(torch.stack(squares), "cpu"))
+        # as if the limit lay between the first photograph's novelty and the others'
+        distances = demanding.novelty(X)
+        demanding.novelty.limit *= distances.sort().values[:2].mean()
+        explain = settings.Explain(n_steps=4, map_px=8)
+        ((answers, examples),) = prediction.predict(demanding, framed, folder, 8, explain)
+        seen[limit] = answers
+        assert answers["unlike_training"].tolist() == (demanding.novelty(X) > 1).tolist()
+        assert answers["unlike_training"].sum() == 2
+        for example, unsure, unlike in zip(
+            examples, answers["answer"] == settings.NOT_SURE, answers["unlike_training"],
+            strict=True,
+        ):  # fmt: skip
+            title = example.panel(CLASSES, 0.05, "PuOr").get_suptitle()
+            assert ("not sure, perhaps" in title, "Unlike the training" in title) == (
+                unsure,
+                unlike,
+            )
+    assert (seen[None]["answer"] == settings.NOT_SURE).all()
+    (half,) = (answers for limit, answers in seen.items() if limit)
+    assert (half["answer"] == settings.NOT_SURE).sum() == 1
+    assert half["answer"].iloc[half["confidence"].argmin()] == settings.NOT_SURE
+    assert half["predicted"].tolist() == found["predicted"].tolist()
 
 
 def test_a_table_gives_each_image_its_box(model, folder):

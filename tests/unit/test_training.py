@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 import torch
 from equimood import features, heads, settings, training
+from equimood.abstention import choose_threshold
 from equimood.heads import HeadConfig, Structure
+from equimood.novelty import Novelty
 from equimood.search import Best
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from test_search import CLASSES, make_study, one_rater
 
 STRUCTURE = Structure(("whole", "head"), "small", "grid2", "linear", None, ("class",))
@@ -100,6 +102,31 @@ def test_calibration_can_be_left_out(study):
     assert train(study, calibrate=False).temperature == 1
 
 
+def test_threshold_and_novelty_come_from_horses_that_no_head_and_no_fit_saw(study):
+    own, inner = of_training_horses(study)
+    folds = np.arange(3)[:, None]
+    logits, y = by_hand(own, inner != folds)
+    unseen = np.where((inner == folds)[:, :, None], logits, 0).sum(0)
+    trained = train(study, target_accuracy=0.6)
+    p = softmax(unseen.astype(float) / trained.temperature, axis=1)
+    right = p.argmax(1) == y
+    expected = choose_threshold(p.max(1), right, own[0]["horse"], 0.6)
+    assert trained.abstention.threshold == pytest.approx(expected.threshold, abs=1e-3)
+    assert trained.facts["abstention"]["target_accuracy"] == 0.6
+    assert "threshold" not in trained.facts["abstention"]  # it stands beside the temperature
+    assert train(study, target_accuracy=0).abstention.threshold == 0
+    X = features.matrix(own[2], own[0], ["whole", "head"], "small", "grid2")
+    novelty = Novelty.fitted(torch.from_numpy(X), own[0]["horse"], inner, RUN["seed"])
+    for name, value in novelty.state_dict().items():
+        assert torch.equal(trained.novelty.state_dict()[name], value), name
+    assert trained.facts["novelty"]["limit"] == float(novelty.limit)
+    tested = training.predict(*study, BEST, trained, CLASSES)
+    assert set(tested["threshold"]) == {trained.abstention.threshold}
+    test_photos = study[0].set_index("photo_id").loc[tested["photo_id"]].reset_index()
+    X = features.matrix(own[2], test_photos, ["whole", "head"], "small", "grid2")
+    np.testing.assert_allclose(tested["novelty"], novelty(torch.from_numpy(X)), rtol=1e-5)
+
+
 def test_test_horses_have_no_influence_on_the_model(study):
     photos, splits, files = study
     tested = photos["horse"].isin(splits.loc[splits["role"] == "test", "horse"])
@@ -108,6 +135,8 @@ def test_test_horses_have_no_influence_on_the_model(study):
     without = train((photos[~tested], splits, files))
     for other in (second, without):
         assert other.temperature == first.temperature
+        assert other.abstention == first.abstention
+        assert other.facts["novelty"] == first.facts["novelty"]
         for name, value in first.head.state_dict().items():
             assert torch.equal(other.head.state_dict()[name], value)
 

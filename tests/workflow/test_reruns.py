@@ -12,8 +12,8 @@ FIRST = {
     "audit_data": 1, "write_audit": 1, "search_fold": 3, "train_fold": 3, "permute_fold": 2,
     "evaluate_folds": 1, "draw_evaluation": 1, "compare_fold": 2, "compare_candidates": 1,
     "draw_comparison": 1, "rate_agreement": 1, "rate_ceiling": 1, "explain_shard": 2,
-    "summarise": 1, "draw_explanation": 1, "write_efficiency": 1, "write_documents": 1,
-    "write_report": 1,
+    "judge_calibration": 1, "draw_calibration": 1, "summarise": 1, "draw_explanation": 1,
+    "write_efficiency": 1, "write_documents": 1, "write_report": 1,
 }  # fmt: skip
 AFTER_SPLIT = {
     rule: n for rule, n in FIRST.items() if rule not in ("ingest", "fetch_backbone", "embed_shard")
@@ -135,5 +135,6 @@ def test_a_library_module_reruns_the_stage_that_imports_it(study):
     assert ran.code == 0, ran.text
     assert ran.jobs == {
         "evaluate_folds": 1, "draw_evaluation": 1, "compare_candidates": 1, "draw_comparison": 1,
-        "rate_ceiling": 1, "write_efficiency": 1, "write_documents": 1, "write_report": 1,
+        "judge_calibration": 1, "draw_calibration": 1, "rate_ceiling": 1,
+        "write_efficiency": 1, "write_documents": 1, "write_report": 1,
     }  # fmt: skip

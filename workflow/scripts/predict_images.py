@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 from equimood import attribution, devices, figures, files, logs, models, prediction, tables
-from equimood.settings import Explain, Ingest, Predict, View
+from equimood.settings import NOT_SURE, Explain, Ingest, Predict, View
 
 logs.start(snakemake.log[0])
 devices.use_threads(snakemake.threads)
@@ -18,8 +18,8 @@ mean = None
 if given.catalogue:
     mean = attribution.mean_colour(tables.read(given.catalogue), params.images_dir, params.seed)
 drawn.mkdir()
-names = ["line", "image", "predicted", *(f"p_{name}" for name in model.classes)]
-answers = [pd.DataFrame(columns=names)]
+names = ["line", "image", "predicted", "answer", "confidence", "unlike_training"]
+answers = [pd.DataFrame(columns=[*names, *(f"p_{name}" for name in model.classes)])]
 for batch, examples in prediction.predict(
     model, framed, folder, explain.batch_size, explain if asked.explain else None, mean,
     logs.progress("images judged"),
@@ -34,3 +34,6 @@ files.write_text(snakemake.output.predictions, table.to_csv(index=False))
 files.write_text(snakemake.output.quarantine, quarantine.to_csv(index=False))
 logs.log.info("%d images judged, %d refused (quarantine.csv says why)", len(table),
               quarantine["line"].nunique())  # fmt: skip
+n_answered, n_unlike = (table["answer"] != NOT_SURE).sum(), table["unlike_training"].sum()
+logs.log.info("%d answered, %d unlike the training photographs", n_answered, n_unlike)
+logs.log.info("%s", files.read_yaml(given.card)["abstention"]["in_words"])

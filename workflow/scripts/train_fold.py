@@ -44,6 +44,8 @@ models.save(
     best.head,
     params.classes,
     trained.temperature,
+    trained.abstention.threshold,
+    trained.novelty,
     next(card["fingerprint"] for card in cards if card["name"] == best.structure.backbone),
     trained={
         **trained.facts,

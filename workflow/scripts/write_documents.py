@@ -7,17 +7,15 @@ logs.start(snakemake.log[0])
 source, output = snakemake.input, snakemake.output
 study = settings.load(snakemake.params.settings)
 images, quarantine = tables.read(source.images), pd.read_csv(source.quarantine)
+found = ("metrics", "comparison", "calibration", "agreement", "ceiling")
 stated = methods.facts(
     study,
     images,
     tables.read(source.splits),
-    [files.read_yaml(path) for path in source.best],
-    files.read_json(source.metrics),
-    files.read_json(source.comparison),
     quarantine,
-    files.read_json(source.checks)["gaps"],
-    files.read_json(source.agreement),
-    files.read_json(source.ceiling),
+    [files.read_yaml(path) for path in source.best],
+    **{name: files.read_json(source[name]) for name in found},
+    gaps=files.read_json(source.checks)["gaps"],
 )
 n_near_duplicates = len(tables.read(source.near_duplicates))
 documents = {

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from equimood import attribution, images, panels
+from equimood import abstention, attribution, images, panels
 from equimood.backbones import Backbone
 from equimood.files import as_file_name
 from equimood.panels import Explained
@@ -16,7 +16,10 @@ from equimood.panels import Explained
 
 @dataclass(frozen=True)
 class Example:
-    """An explained photograph: a row of tables.PREDICTIONS (``answer``) and its views."""
+    """An explained photograph: a row of tables.PREDICTIONS (``answer``) and its views.
+
+    The row also has ``answer`` and ``unlike_training``, as in predictions.csv.
+    """
 
     answer: Mapping[Any, Any]
     target: str
@@ -29,6 +32,8 @@ class Example:
             probabilities={name: float(self.answer[f"p_{name}"]) for name in classes},
             truth=self.answer["truth"],
             predicted=self.answer["predicted"],
+            answer=self.answer["answer"],
+            unlike_training=bool(self.answer["unlike_training"]),
             target=self.target,
             horse=self.answer["horse"],
             path=self.answer["path"],
@@ -102,4 +107,7 @@ def examples(
             values, _, gap = found[row.image_id]
             about = own.get(row.image_id, trained.iloc[:0])
             views.append(Explained(row.view, cut, extent, values, float(gap), about))
+        predicted = answer["predicted"]
+        told = abstention.answer(predicted, answer[f"p_{predicted}"], answer["threshold"])
+        answer |= {"answer": told, "unlike_training": answer["novelty"] > 1}
         yield Example(answer, found[shown[0].image_id][1], views)

@@ -116,13 +116,20 @@ def interval(
     influence = without - without.mean()
     squares = (influence**2).sum()
     n = min(n_horses, 3 * squares**2 / (influence**4).sum())
-    t = stats.t.ppf((1 + confidence) / 2, n - 1)
-
-    tail = stats.norm.cdf(-t * np.sqrt(n / (n - 1)))
-    read = np.nanquantile(replicates, [tail, 1 - tail])
+    low, high = expanded_percentiles(replicates, n, confidence)
     error = np.sqrt((n_horses - 1) / n_horses * squares)
-    spread = _symmetric(value, t * error, bounds)
-    return float(min(read[0], spread[0])), float(max(read[1], spread[1]))
+    spread = _symmetric(value, stats.t.ppf((1 + confidence) / 2, n - 1) * error, bounds)
+    return float(min(low, spread[0])), float(max(high, spread[1]))
+
+
+def expanded_percentiles(
+    replicates: np.ndarray, n: float, confidence: float
+) -> tuple[float, float]:
+    """Percentiles of replicates (B,), read as far out as ``n`` horses ask (Hesterberg 2015)."""
+    t = stats.t.ppf((1 + confidence) / 2, n - 1)
+    tail = stats.norm.cdf(-t * np.sqrt(n / (n - 1)))
+    low, high = np.nanquantile(replicates, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _symmetric(value: float, half: float, bounds: tuple[float, float]) -> np.ndarray:

@@ -23,24 +23,24 @@ def facts(
     study: settings.Settings,
     images: pd.DataFrame,
     splits: pd.DataFrame,
+    quarantine: pd.DataFrame,
     bests: Sequence[Mapping[str, Any]],
+    *,
     metrics: Mapping[str, Any],
     comparison: Mapping[str, Any],
-    quarantine: pd.DataFrame,
+    calibration: Mapping[str, Any],
     gaps: Mapping[str, Any],
     agreement: Mapping[str, Any],
     ceiling: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Collect every number and name that the methods section states.
+    """Collect every number and name that the documents of the report state.
 
     Parameters
     ----------
-    images, splits : tables.IMAGES and tables.SPLITS.
+    images, splits, quarantine : tables.IMAGES, tables.SPLITS and tables.QUARANTINE.
     bests : content of best.yaml of each outer fold.
-    metrics, comparison : content of metrics.json and comparison.json.
-    quarantine : tables.QUARANTINE.
+    metrics, comparison, calibration, agreement, ceiling : content of the JSON files of these names.
     gaps : of checks.json.
-    agreement, ceiling : content of raters/agreement.json and ceiling.json.
     """
     photos = images.drop_duplicates("photo_id")
     sessions = photos.dropna(subset="session").drop_duplicates(["horse", "session"])
@@ -108,6 +108,12 @@ def facts(
             }
             for label, found in metrics["classes"].items()
         ],
+        "n_bins": calibration["n_bins"],
+        "ece": _printed(calibration["after"]["ece"]),
+        "ece_before": _printed(calibration["before"]["ece"]),
+        "target_accuracy": calibration["target_accuracy"],
+        "coverage": _printed(calibration["coverage"]),
+        "answered_right": calibration["n_answered"] and _printed(calibration["accuracy"]),
         "baselines": [
             {
                 "name": name,

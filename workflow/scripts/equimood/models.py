@@ -14,6 +14,9 @@ from equimood.backbones import Backbone
 from equimood.errors import UserError
 from equimood.files import provenance, read_yaml, write_yaml, written_whole
 from equimood.heads import Head, HeadConfig, Structure, structure_from
+from equimood.novelty import Novelty
+
+NOVELTY = "novelty."  # begins the names of its tensors in weights.safetensors
 
 
 class EmotionModel(nn.Module):
@@ -25,6 +28,8 @@ class EmotionModel(nn.Module):
     views : names of the inputs, in order.
     pooling : how the backbone's last layer becomes a vector.
     temperature : divides the logits (Guo et al. 2017, arXiv 1706.04599).
+    threshold : confidence from which on it answers; None where it never does.
+    novelty : maps features (b, d) to novelty (b,), above 1 of images unlike the training's.
     """
 
     temperature: Tensor
@@ -36,6 +41,8 @@ class EmotionModel(nn.Module):
         structure: Structure,
         classes: Sequence[str],
         temperature: float,
+        threshold: float | None,
+        novelty: Novelty,
     ):
         super().__init__()
         self.backbone = backbone
@@ -45,13 +52,19 @@ class EmotionModel(nn.Module):
         self.pooling = structure.pooling
         self.classes = list(classes)
         self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float32))
+        self.threshold = threshold
+        self.novelty = novelty
         self.requires_grad_(False)
         self.eval()
 
     def forward(self, *views: Tensor) -> Tensor:
         """Map pixels, per view (b, 3, side, side) in 0-1, to calibrated logits (b, C)."""
+        return self.logits(self.features(*views))
+
+    def features(self, *views: Tensor) -> Tensor:
+        """Map pixels, per view (b, 3, side, side) in 0-1, to features (b, d)."""
         vectors = [self.backbone(pixels, [self.pooling])[self.pooling] for pixels in views]
-        return self.logits(torch.cat(vectors, dim=1))
+        return torch.cat(vectors, dim=1)
 
     def logits(self, X: Tensor) -> Tensor:
         """Map features (b, d), the views side by side, to calibrated logits (b, C)."""
@@ -65,18 +78,22 @@ def save(
     config: HeadConfig,
     classes: Sequence[str],
     temperature: float,
+    threshold: float | None,
+    novelty: Novelty,
     backbone_fingerprint: str,
     trained: dict[str, Any],
 ) -> None:
-    """Write ``weights.safetensors`` (the head) and ``card.yaml``; the backbone by fingerprint.
+    """Write ``weights.safetensors`` and ``card.yaml``; the backbone by its fingerprint.
 
     ``trained`` says from what and how: it stands in the card as given.
     """
     with written_whole(folder / "weights.safetensors") as aside:
-        save_file({name: value.contiguous() for name, value in head.state_dict().items()}, aside)
+        state = head.state_dict() | novelty.state_dict(prefix=NOVELTY)
+        save_file({name: value.contiguous() for name, value in state.items()}, aside)
     write_yaml(folder / "card.yaml", {
         "classes": list(classes),
         "temperature": temperature,
+        "threshold": threshold,
         "structure": _listed(asdict(structure)),
         "head": asdict(config),
         "backbone_fingerprint": backbone_fingerprint,
@@ -94,9 +111,17 @@ def load(folder: Path, backbone: Backbone) -> EmotionModel:
             f"{card['backbone_fingerprint']}) than {backbone.name} ({backbone.fingerprint}); "
             "run the target train again"
         )
-    head = Head.from_state(load_file(folder / "weights.safetensors"))
-    structure = structure_from(card["structure"])
-    model = EmotionModel(backbone, head, structure, card["classes"], card["temperature"])
+    state = load_file(folder / "weights.safetensors")
+    new = {name: state.pop(name) for name in list(state) if name.startswith(NOVELTY)}
+    model = EmotionModel(
+        backbone,
+        Head.from_state(state),
+        structure_from(card["structure"]),
+        card["classes"],
+        card["temperature"],
+        card["threshold"],
+        Novelty({name.removeprefix(NOVELTY): value for name, value in new.items()}),
+    )
     return model.to(backbone.device)
 
 

@@ -22,6 +22,7 @@ from torchvision.transforms.v2.functional import resize
 
 from equimood import images
 from equimood.figures import BLUE, GREY, INK, PAGE_IN, PALE, VERMILION, blank, class_colors
+from equimood.settings import NOT_SURE
 from equimood.tables import ROLLUPS
 
 SHOWN_PX = 640
@@ -101,6 +102,8 @@ def panel(
     probabilities: Mapping[str, float],
     truth: str | None,
     predicted: str,
+    answer: str,
+    unlike_training: bool,
     target: str,
     horse: str,
     path: str,
@@ -114,6 +117,8 @@ def panel(
     views : those the model saw, drawn one below the other.
     probabilities : of each class, in the study's order.
     truth : the annotated class; None for a new photograph.
+    answer : ``predicted``, or NOT_SURE.
+    unlike_training : whether the photograph is unlike those of the training.
     target : the class that the map explains.
     tolerance : completeness gap above which the map is said to be approximate.
     """
@@ -139,12 +144,17 @@ def panel(
     _probabilities(figure.add_subplot(grid[0, 3]), probabilities, truth, predicted)
     _colour_bar(figure, figure.add_subplot(grid[-1, :2]), colormap)
     certainty = f"{_short(predicted, 24)} ({100 * probabilities[predicted]:.0f} %)"
-    if truth is None:
+    if answer == NOT_SURE:
+        verdict = f"{NOT_SURE}, perhaps {certainty}"
+        verdict += f", annotated {_short(truth, 24)}" if truth is not None else ""
+    elif truth is None:
         verdict = f"predicted {certainty}"
     elif truth == predicted:
         verdict = f"predicted {certainty}, rightly"
     else:
         verdict = f"predicted {certainty}, annotated {_short(truth, 24)}"
+    if unlike_training:
+        verdict += "\nUnlike the training photographs: nothing is known of how far to trust it"
     figure.suptitle(
         f"{_short(horse, 30)}: {verdict}", x=0.01, ha="left", fontsize=11.5, fontweight="bold"
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from equimood import attribution, catalogue, features, files, images, panels, settings, tables
+from equimood.abstention import answer
 from equimood.errors import UserError
 from equimood.gallery import Example
 from equimood.logs import Progress
@@ -136,7 +137,10 @@ def predict(
     mean: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[pd.DataFrame, list[Example]]]:
-    """Judge framed images batch by batch: line, image, predicted, p_{class}; examples if explained.
+    """Judge framed images batch by batch; yield their answers, and examples if explained.
+
+    The answers' columns are line, image, predicted, answer (NOT_SURE below the model's threshold),
+    confidence, unlike_training (bool), and p_{class}.
 
     Parameters
     ----------
@@ -150,12 +154,20 @@ def predict(
         squares = [_squares(rows, images_dir, model) for rows in batch]
         pixels = [features.pixels(stack, device) for stack in squares]
         with torch.inference_mode():
-            probabilities = model(*pixels).double().softmax(1).cpu().numpy()
-        best = probabilities.argmax(axis=1)
+            X = model.features(*pixels)
+            probabilities = model.logits(X).double().softmax(1).cpu().numpy()
+            novelty = model.novelty(X).cpu().numpy()
+        best, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+        predicted = [model.classes[c] for c in best]
         answers = pd.DataFrame({
             "line": batch[0]["line"].to_numpy(),
             "image": batch[0]["image"].to_numpy(),
-            "predicted": [model.classes[c] for c in best],
+            "predicted": predicted,
+            "answer": [
+                answer(label, p, model.threshold) for label, p in zip(predicted, sure, strict=True)
+            ],
+            "confidence": sure,
+            "unlike_training": novelty > 1,
             **{f"p_{name}": probabilities[:, c] for c, name in enumerate(model.classes)},
         })  # fmt: skip
         examples: list[Example] = []
@@ -164,14 +176,14 @@ def predict(
             found = attribution.integrate(model, pixels, target, explain, mean)
             side = explain.map_px or model.backbone.side
             maps = [attribution.shrink(each, side).cpu().numpy() for each in found.maps]
-            for i, answer in enumerate(answers.to_dict(orient="records")):
+            for i, row in enumerate(answers.to_dict(orient="records")):
                 shown = [
                     _explained(name, rows.iloc[i], images_dir, model, each[i], float(found.gap[i]))
                     for name, rows, each in zip(model.views, batch, maps, strict=True)
                 ]
-                named = {"path": answer["image"], "horse": Path(answer["image"]).name}
-                about = named | {"truth": None} | answer
-                examples.append(Example(about, answer["predicted"], shown))
+                named = {"path": row["image"], "horse": Path(row["image"]).name}
+                about = named | {"truth": None} | row
+                examples.append(Example(about, row["predicted"], shown))
         if progress:
             progress(min(start + batch_size, n_images), n_images)
         yield answers, examples

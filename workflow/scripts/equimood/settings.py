@@ -28,6 +28,9 @@ Metric = Literal["f1_macro", "balanced_accuracy", "accuracy", "matthews_corrcoef
 DRAWN_SHARES = {"neutral": 0.37, "alarmed": 0.21, "annoyed": 0.21, "relaxed": 0.21}
 """The emotions that the demo can draw, each with its share of the pictures."""
 
+NOT_SURE = "not sure"
+"""What a model answers whose confidence is too low."""
+
 OWN_MODEL_ARGS = {"pretrained", "checkpoint_path", "num_classes", "features_only", "in_chans"}
 """Arguments of timm.create_model that Equimood gives itself; a checkpoint would run its code."""
 
@@ -98,6 +101,11 @@ class Data(Section):
     def _consistent(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("a class is named twice")
+        if NOT_SURE in self.classes:
+            raise ValueError(
+                f"a class is called {NOT_SURE!r}, which is what a model answers that is not; write "
+                "another name, or leave these photographs out"
+            )
         return self
 
 
@@ -389,6 +397,9 @@ class Train(Section):
     """Heads trained with different seeds, their logits averaged."""
     calibrate: bool = True
     """Fit a temperature to predictions on horses that the head did not see."""
+    target_accuracy: float = Field(0.9, ge=0, lt=1)
+    """Share of answers to be right, on horses not seen: below the confidence that brings it the
+    answer is "not sure". 0 answers everything."""
 
 
 class Evaluate(Section):

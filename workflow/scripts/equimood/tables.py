@@ -130,6 +130,8 @@ TRIALS = _schema(
 PREDICTIONS = _schema(
     image_id=_TEXT, photo_id=_TEXT, path=_TEXT, horse=_TEXT, session=_TEXT, video=_TEXT,
     fold=_TEXT, truth=_TEXT, predicted=_TEXT,
+    threshold=_REAL,  # confidence from which on the fold's model answers; null: it never does
+    novelty=_REAL,  # above 1 the image is unlike those the fold's model was trained on
 )  # and p_{class}, one column a class  # fmt: skip
 COMPARED = pa.schema([("backbone", _TEXT), ("views", _TEXT), *PREDICTIONS])  # and p_{class}
 REGION_SCORES = _schema(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,11 @@ from scipy.optimize import minimize_scalar
 from torch.nn import functional
 
 from equimood import devices, features, settings
+from equimood.abstention import Abstention, abstention
 from equimood.files import digest, state_folder
 from equimood.heads import Head, PackedHeads, fit, sample_weights, soft_targets
 from equimood.logs import Progress
+from equimood.novelty import QUANTILE, Novelty
 from equimood.search import SEARCH_VERSION, Best
 
 LOG_TEMPERATURE = (-5.0, 15.0)
@@ -22,11 +25,17 @@ LOG_TEMPERATURE = (-5.0, 15.0)
 
 @dataclass(frozen=True)
 class Trained:
-    """A head, its temperature, and facts for its card: images, horses, log loss on unseen ones."""
+    """A head, its temperature, when it does not answer, what is new to it, and facts for its card.
+
+    The facts are numbers of images and horses, log loss on unseen ones, and how the threshold of
+    the confidence and the limit of the novelty were found.
+    """
 
     head: Head
     temperature: float
-    facts: dict[str, float]
+    abstention: Abstention
+    novelty: Novelty
+    facts: dict[str, Any]
 
 
 def train(
@@ -99,15 +108,25 @@ def train(
         with torch.inference_mode():
             unseen[rows] = by_fold.head(f, seeds)(X[torch.from_numpy(rows).to(device)]).cpu()
     temperature = fit_temperature(unseen, y) if options.calibrate else 1.0
+    judged = abstention(unseen, y, photos["horse"], temperature, options.target_accuracy)
+    novelty = Novelty.fitted(X, photos["horse"], inner, seed).cpu()
     return Trained(
         head=head.cpu(),
         temperature=temperature,
+        abstention=judged,
+        novelty=novelty,
         facts={
             "n_images": len(photos),
             "n_horses": photos["horse"].nunique(),
             "n_seeds": options.seeds,
             "log_loss_before_calibration": _nll(unseen, y, 1.0),
             "log_loss": _nll(unseen, y, temperature),
+            "abstention": judged.card(),
+            "novelty": {
+                "n_components": novelty.variances.shape[1],
+                "quantile": QUANTILE,
+                "limit": float(novelty.limit),
+            },
         },
     )
 
@@ -137,17 +156,20 @@ def predict(
     tested = splits[splits["role"] == "test"]
     photos = photos[photos["horse"].isin(tested["horse"])].reset_index(drop=True)
     fold = str(splits["fold"].iloc[0])
-    probabilities = np.zeros((0, len(classes)))
+    probabilities, novelty = np.zeros((0, len(classes))), np.zeros(0)
     if len(photos):
         X = torch.from_numpy(_matrix(feature_files, photos, best))
         with torch.inference_mode():
             probabilities = (trained.head(X) / trained.temperature).double().softmax(1).numpy()
+            novelty = trained.novelty(X).double().numpy()
     answers = [classes[c] for c in probabilities.argmax(axis=1)]
     frame = photos[["photo_id", "path", "horse", "session", "video"]].assign(
         image_id=photos[f"image_{best.structure.views[0]}"],
         fold=fold,
         truth=photos["label"],
         predicted=pd.Series(answers, index=photos.index, dtype=object),
+        threshold=trained.abstention.threshold,
+        novelty=novelty,
     )
     return frame.assign(**{f"p_{name}": probabilities[:, c] for c, name in enumerate(classes)})
 
