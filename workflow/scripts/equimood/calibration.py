@@ -153,7 +153,7 @@ class _Horses:
         return summed.reshape(len(self.names), n_groups)
 
     def interval(self, figure: Array) -> dict[str, float | None]:
-        """Return value, low and high of a share on ``weights``, (1 + B + n_horses,); NaN is None."""
+        """Value, low and high of a share on ``weights``, (1 + B + n_horses,); NaN is None."""
         if np.isnan(figure[0]):
             return {"value": None, "low": None, "high": None}
         low, high = interval(figure, self.n_bootstrap, self.confidence, UNIT) or (None, None)
@@ -249,7 +249,7 @@ def _risk_coverage(confidence: Array, right: Array, over: _Horses) -> dict[str, 
 def _area(images: Array, hits: Array) -> Array:
     """Area under the risk-coverage curve, (B,), of counts (B, n_points) from the surest on."""
     risk = np.nan_to_num(1 - _ratio(hits, images))
-    return (np.diff(images, axis=1, prepend=0) * risk).sum(axis=1) / images[:, -1]
+    return _ratio((np.diff(images, axis=1, prepend=0) * risk).sum(axis=1), images[:, -1])
 
 
 def _folds(
