@@ -20,6 +20,7 @@ include: "workflow/rules/ingest.smk"
 include: "workflow/rules/split.smk"
 include: "workflow/rules/embed.smk"
 include: "workflow/rules/search.smk"
+include: "workflow/rules/transfer.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/explain.smk"
@@ -32,6 +33,7 @@ localrules:
     split,
     embed,
     search,
+    transfer,
     train,
     evaluate,
     explain,
@@ -62,6 +64,12 @@ rule embed:
 rule search:
     input:
         expand(rules.search_fold.output, fold=FOLDS),
+
+
+rule transfer:
+    input:
+        expand(rules.transfer_fold.output, fold=FOLDS),
+        rules.draw_transfer.output,
 
 
 rule train:

@@ -28,6 +28,11 @@ rule write_methods:
         images=rules.ingest.output.images,
         splits=rules.split_horses.output.splits,
         best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
+        transfer=(
+            expand(rules.transfer_fold.output.best, fold=OUTER_FOLDS)
+            if settings.transfer.enabled
+            else []
+        ),
         metrics=rules.evaluate_folds.output.metrics,
         quarantine=rules.ingest.output.quarantine,
         checks=rules.summarise.output.checks,
@@ -122,6 +127,11 @@ USAGE = {
         shard=SHARDS,
     ),
     "search_fold": expand(rules.search_fold.output.usage, fold=OUTER_FOLDS),
+    **(
+        {"transfer_fold": expand(rules.transfer_fold.output.usage, fold=OUTER_FOLDS)}
+        if settings.transfer.enabled
+        else {}
+    ),
     "train_fold": expand(rules.train_fold.output.usage, fold=OUTER_FOLDS),
     "evaluate_folds": [rules.evaluate_folds.output.usage],
     "explain_shard": expand(rules.explain_shard.output.usage, shard=SHARDS),
@@ -161,6 +171,11 @@ rule write_efficiency:
 REPORTED = [
     *rules.draw_evaluation.output.shown,
     rules.evaluate_folds.output.table,
+    *(
+        [rules.draw_transfer.output.shown, rules.draw_transfer.output.table]
+        if settings.transfer.enabled
+        else []
+    ),
     rules.summarise.output.summary,
     rules.draw_explanation.output.regions,
     rules.draw_explanation.output.sheets,

@@ -14,6 +14,7 @@ text = methods.methods_paragraph(
         files.read_json(snakemake.input.metrics),
         pd.read_csv(snakemake.input.quarantine),
         files.read_json(snakemake.input.checks)["gaps"],
+        [files.read_yaml(path) for path in snakemake.input.transfer],
     )
 )
 files.write_text(snakemake.output.text, text)

@@ -15,6 +15,13 @@ from equimood.files import provenance
 from equimood.pages import as_written
 
 TEMPLATE = Path(__file__).parents[2] / "report" / "methods.md.jinja"
+WAYS = {
+    "frozen_linear": "frozen features with a linear head",
+    "frozen_mlp": "frozen features with an MLP",
+    "last_blocks": "the last blocks fine-tuned",
+    "all_blocks": "all blocks fine-tuned",
+    "scratch": "training from random weights",
+}
 N_CHOSEN = 3  # structures named, the most often chosen first
 
 
@@ -26,6 +33,7 @@ def facts(
     metrics: Mapping[str, Any],
     quarantine: pd.DataFrame,
     gaps: Mapping[str, Any],
+    explored: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Collect every number and name that the methods section states.
 
@@ -36,6 +44,7 @@ def facts(
     metrics : content of metrics.json.
     quarantine : tables.QUARANTINE.
     gaps : of checks.json.
+    explored : content of transfer's best.yaml of each outer fold, where it was enabled.
     """
     photos = images.drop_duplicates("photo_id")
     sessions = photos.dropna(subset="session").drop_duplicates(["horse", "session"])
@@ -76,6 +85,13 @@ def facts(
         "metric": METRICS[study.search.metric].lower().replace("-f", "-F"),
         "chosen": [{"structure": structure, "n": n} for structure, n in chosen[:N_CHOSEN]],
         "n_chosen_else": len(chosen[N_CHOSEN:]),
+        "transfer": study.transfer.model_dump(include={"n_trials", "epochs", "flip"})
+        if explored
+        else None,
+        "ways": [
+            {"way": WAYS[way], "n": n}
+            for way, n in Counter(found["chosen"] for found in explored).most_common()
+        ],
         "train_seeds": study.train.seeds,
         "calibrate": study.train.calibrate,
         "n_judged": metrics["n_images"],

@@ -15,6 +15,9 @@ from equimood.errors import UserError
 from equimood.files import provenance, read_yaml, write_yaml, written_whole
 from equimood.heads import Head, HeadConfig, Structure, structure_from
 
+TUNED = "backbone."
+"""How the names of a fine-tuned backbone's weights begin, beside those of the head."""
+
 
 class EmotionModel(nn.Module):
     """Backbone, pooling, views side by side, head, temperature; frozen.
@@ -67,19 +70,25 @@ def save(
     temperature: float,
     backbone_fingerprint: str,
     trained: dict[str, Any],
+    tuned: Backbone | None = None,
 ) -> None:
     """Write ``weights.safetensors`` (the head) and ``card.yaml``; the backbone by fingerprint.
 
-    ``trained`` says from what and how: it stands in the card as given.
+    ``trained`` says from what and how: it stands in the card as given. ``tuned`` is the backbone
+    fine-tuned from the one named: its weights are written, too.
     """
+    weights = dict(head.state_dict())
+    if tuned:
+        weights |= {f"{TUNED}{name}": value for name, value in tuned.network.state_dict().items()}
     with written_whole(folder / "weights.safetensors") as aside:
-        save_file({name: value.contiguous() for name, value in head.state_dict().items()}, aside)
+        save_file({name: value.cpu().contiguous() for name, value in weights.items()}, aside)
     write_yaml(folder / "card.yaml", {
         "classes": list(classes),
         "temperature": temperature,
         "structure": _listed(asdict(structure)),
         "head": asdict(config),
         "backbone_fingerprint": backbone_fingerprint,
+        **({"tuned_fingerprint": tuned.fingerprint} if tuned else {}),
         **trained,
         "provenance": provenance(),
     })  # fmt: skip
@@ -94,7 +103,17 @@ def load(folder: Path, backbone: Backbone) -> EmotionModel:
             f"{card['backbone_fingerprint']}) than {backbone.name} ({backbone.fingerprint}); "
             "run the target train again"
         )
-    head = Head.from_state(load_file(folder / "weights.safetensors"))
+    weights = load_file(folder / "weights.safetensors")
+    own = {n.removeprefix(TUNED): weights.pop(n) for n in list(weights) if n.startswith(TUNED)}
+    if own:
+        backbone = backbones.tuned(backbone, own)
+    if own and backbone.fingerprint != card["tuned_fingerprint"]:
+        raise UserError(
+            f"{folder}: weights and card do not belong together (fine-tuned backbone "
+            f"{backbone.fingerprint}, the card says {card['tuned_fingerprint']}); delete the "
+            "folder and run the target train again"
+        )
+    head = Head.from_state(weights)
     structure = structure_from(card["structure"])
     model = EmotionModel(backbone, head, structure, card["classes"], card["temperature"])
     return model.to(backbone.device)

@@ -115,7 +115,11 @@ def population(search: settings.Search, seed: int) -> list[HeadConfig]:
         seed,
     )
     seeds = range(1000 * seed, 1000 * seed + search.seeds)
-    return [HeadConfig(*combination, seed=s) for combination in combinations for s in seeds]
+    return [
+        HeadConfig(rate, decay, dropout, smoothing, s)
+        for rate, decay, dropout, smoothing in combinations
+        for s in seeds
+    ]
 
 
 def sampled(values: Sequence[Sequence[Any]], n: int, seed: int) -> list[tuple[Any, ...]]:

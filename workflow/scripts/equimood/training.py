@@ -102,8 +102,8 @@ def train(
             "n_images": len(photos),
             "n_horses": photos["horse"].nunique(),
             "n_seeds": options.seeds,
-            "log_loss_before_calibration": _nll(unseen, y, 1.0),
-            "log_loss": _nll(unseen, y, temperature),
+            "log_loss_before_calibration": nll(unseen, y, 1.0),
+            "log_loss": nll(unseen, y, temperature),
         },
     )
 
@@ -114,7 +114,7 @@ def fit_temperature(logits: np.ndarray, y: np.ndarray) -> float:
     Guo et al. 2017, arXiv 1706.04599.
     """
     found = minimize_scalar(
-        lambda log_t: _nll(logits, y, float(np.exp(log_t))),
+        lambda log_t: nll(logits, y, float(np.exp(log_t))),
         bounds=LOG_TEMPERATURE,
         method="bounded",
     )
@@ -130,18 +130,33 @@ def predict(
     classes: Sequence[str],
 ) -> pd.DataFrame:
     """Judge the fold's test horses from cached features: tables.PREDICTIONS and p_{class}."""
-    tested = splits[splits["role"] == "test"]
-    photos = photos[photos["horse"].isin(tested["horse"])].reset_index(drop=True)
-    fold = str(splits["fold"].iloc[0])
+    photos = test_photos(photos, splits)
     probabilities = np.zeros((0, len(classes)))
     if len(photos):
         X = torch.from_numpy(_matrix(feature_files, photos, best))
         with torch.inference_mode():
             probabilities = (trained.head(X) / trained.temperature).double().softmax(1).numpy()
+    return answers(photos, probabilities, best.structure.views[0], splits, classes)
+
+
+def test_photos(photos: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
+    """Photographs of the horses that the fold tests."""
+    tested = splits[splits["role"] == "test"]
+    return photos[photos["horse"].isin(tested["horse"])].reset_index(drop=True)
+
+
+def answers(
+    photos: pd.DataFrame,
+    probabilities: np.ndarray,
+    view: str,
+    splits: pd.DataFrame,
+    classes: Sequence[str],
+) -> pd.DataFrame:
+    """Tell probabilities (n, C) of a fold's photographs as tables.PREDICTIONS and p_{class}."""
     answers = [classes[c] for c in probabilities.argmax(axis=1)]
     frame = photos[["photo_id", "path", "horse", "session"]].assign(
-        image_id=photos[f"image_{best.structure.views[0]}"],
-        fold=fold,
+        image_id=photos[f"image_{view}"],
+        fold=str(splits["fold"].iloc[0]),
         truth=photos["label"],
         predicted=pd.Series(answers, index=photos.index, dtype=object),
     )
@@ -155,6 +170,7 @@ def _matrix(feature_files: Sequence[Path], photos: pd.DataFrame, best: Best) -> 
     )
 
 
-def _nll(logits: np.ndarray, y: np.ndarray, temperature: float) -> float:
+def nll(logits: np.ndarray, y: np.ndarray, temperature: float) -> float:
+    """Mean log loss of logits (n, C), divided by the temperature, for classes y (n,)."""
     scaled = torch.from_numpy(logits).double() / temperature
     return float(functional.cross_entropy(scaled, torch.from_numpy(y)))
