@@ -115,8 +115,7 @@ def model_of(network, side):
         "mean": [0.5] * 3, "std": [0.5] * 3,
     }  # fmt: skip
     head = heads.untrained(network.num_features, 2, "linear", None, BEST.head)
-    backbone = backbones.Backbone(network, card)
-    return models.EmotionModel(backbone, head, BEST.structure, CLASSES, 1.0).requires_grad_(True)
+    return finetuning.Learner(backbones.Backbone(network, card), head, "avg")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,6 @@ from equimood.files import digest, read_json, write_json, written_whole
 from equimood.heads import Head
 from equimood.logs import Progress
 from equimood.metrics import from_confusion
-from equimood.models import EmotionModel
 from equimood.search import Best
 
 TRANSFER_VERSION = 1
@@ -93,7 +92,21 @@ class Task:
 # ------------------------------------------------------------------------------------ a model
 
 
-def parameter_groups(model: EmotionModel, tried: Tuning) -> list[dict[str, Any]]:
+class Learner(nn.Module):
+    """Backbone and head that learn together."""
+
+    def __init__(self, backbone: backbones.Backbone, head: Head, pooling: str):
+        super().__init__()
+        self.backbone, self.head, self.pooling = backbone, head, pooling
+        self.requires_grad_(True)
+
+    def forward(self, *views: Tensor) -> Tensor:
+        """Map pixels, per view (b, 3, side, side) in 0-1, to logits (b, C)."""
+        vectors = [self.backbone(pixels, [self.pooling])[self.pooling] for pixels in views]
+        return self.head(torch.cat(vectors, dim=1))
+
+
+def parameter_groups(model: Learner, tried: Tuning) -> list[dict[str, Any]]:
     """Group all parameters by learning rate and weight decay, as timm does; the head with the last.
 
     ``full_rate`` is a group's learning rate before its cosine.
@@ -176,8 +189,7 @@ class Run:
                 len(head.mean), len(task.classes), structure.head, structure.hidden_units,
                 task.best.head,
             )  # fmt: skip
-        model = EmotionModel(copy.deepcopy(backbone), head, structure, task.classes, 1.0)
-        self.model = model.to(self.device).requires_grad_(True)
+        self.model = Learner(copy.deepcopy(backbone), head, structure.pooling).to(self.device)
         self.layers = layers(self.model.backbone.network)
         self.optimiser = torch.optim.AdamW(parameter_groups(self.model, tried), lr=0.0)
         self.augment = Augmentation(backbone.side, tried.augmentation, task.options.flip)
@@ -185,7 +197,7 @@ class Run:
         weights = task.weights[fold]
         self.learnt, self.judged = np.flatnonzero(weights > 0), np.flatnonzero(weights == 0)
         self.loss_weights = torch.tensor(weights, dtype=torch.float32, device=self.device)
-        self.targets = _shares(task, self.device)
+        self.targets = _shares(task).to(self.device)
         self.scores: list[float] = []
         self.done = 0
         self.unseen = np.zeros((len(self.judged), len(task.classes)), np.float32)
@@ -299,9 +311,9 @@ class Run:
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _shares(task: Task, device: torch.device) -> Tensor:
+def _shares(task: Task) -> Tensor:
     """Shares of the classes (n, C) that each photograph shows."""
-    return nn.functional.one_hot(torch.tensor(task.y), len(task.classes)).float().to(device)
+    return nn.functional.one_hot(torch.tensor(task.y), len(task.classes)).float()
 
 
 # ------------------------------------------------------------------------------- one trial

@@ -44,6 +44,7 @@ from equimood.finetuning import (
     JUDGED_AT_ONCE,
     METHODS,
     TRANSFER_VERSION,
+    Learner,
     Method,
     Run,
     Task,
@@ -68,7 +69,8 @@ class Explored:
 
     trials: pd.DataFrame
     summary: dict[str, Any]
-    model: EmotionModel
+    model: Learner
+    classes: tuple[str, ...]
     origin: str
     temperature: float
     facts: dict[str, Any]
@@ -344,7 +346,9 @@ def _explored(
         "inner_score": scores[best_method],
         "transfer": summary["tuned"],
     }
-    return Explored(table, summary, run.model, origin.fingerprint, temperature, facts)
+    return Explored(
+        table, summary, run.model, task.classes, origin.fingerprint, temperature, facts
+    )  # fmt: skip
 
 
 def _first_best(scores: Mapping[str, float]) -> str:
@@ -382,7 +386,7 @@ def write(explored: Explored, folder: Path, best: Best, facts: Mapping[str, Any]
     write_yaml(folder / "best.yaml", explored.summary)
     model = explored.model
     models.save(
-        folder, model.head, best.structure, best.head, model.classes, explored.temperature,
+        folder, model.head, best.structure, best.head, explored.classes, explored.temperature,
         explored.origin, {**explored.facts, **facts}, tuned=model.backbone,
     )  # fmt: skip
 
