@@ -149,37 +149,43 @@ def run(
     left = {method: found for method, found in tried.items() if not ended[method].exists()}
     if left:
         with tuning.started(nodes, pending=options.n_trials):
-            n_gpus = tuning.gpus()
-            slots = int(n_gpus) or nodes.n * nodes.cpus
-            threads = max(1, nodes.n * nodes.cpus // slots)
             for method, found in left.items():
                 log.info("transfer: %s, %d trials of %d epochs", method, len(found), options.epochs)
-                tuning.run(
-                    _trial,
-                    {"task": task, "tried": found, "threads": threads},
-                    len(found),
-                    {"cpu": threads, "gpu": 1.0 if n_gpus else 0.0},
-                    TuneConfig(
-                        metric="score",
-                        mode="max",
-                        reuse_actors=True,
-                        max_concurrent_trials=slots,
-                        scheduler=ASHAScheduler(
-                            time_attr="epoch",
-                            max_t=options.epochs,
-                            grace_period=options.min_epochs,
-                            reduction_factor=3,
-                            stop_last_trials=False,
-                        ),
-                    ),
-                    task.folder,
-                    {"trial": tune.grid_search(list(range(len(found))))},
-                    told(f"trials, {method}"),
-                )
-                for each in found:
-                    finetuning.forget(task, each)
+                _try(task, found, nodes.n * nodes.cpus, told(f"trials, {method}"))
                 write_json(ended[method], [asdict(each) for each in found])
     return _explored(task, tried, trials, calibrate, told("epochs on all horses"))
+
+
+def _try(task: Task, found: list[Tuning], cpus: int, progress: Progress) -> None:
+    """Let ASHA run the trials of one way: each on a GPU, or, where there are none, on a CPU."""
+    n_gpus = int(tuning.gpus())
+    slots = n_gpus or cpus
+    threads = max(1, cpus // slots)
+    asha = ASHAScheduler(
+        time_attr="epoch",
+        max_t=task.options.epochs,
+        grace_period=task.options.min_epochs,
+        reduction_factor=3,
+        stop_last_trials=False,
+    )
+    tuning.run(
+        _trial,
+        {"task": task, "tried": found, "threads": threads},
+        len(found),
+        {"cpu": threads, "gpu": 1.0 if n_gpus else 0.0},
+        TuneConfig(
+            metric="score",
+            mode="max",
+            max_concurrent_trials=slots,
+            reuse_actors=True,
+            scheduler=asha,
+        ),
+        task.folder,
+        {"trial": tune.grid_search(list(range(len(found))))},
+        progress,
+    )
+    for each in found:
+        finetuning.forget(task, each)
 
 
 def backbone_folder(cards: Sequence[str | Path], best: Best) -> Path:
