@@ -21,6 +21,7 @@ include: "workflow/rules/split.smk"
 include: "workflow/rules/embed.smk"
 include: "workflow/rules/audit.smk"
 include: "workflow/rules/search.smk"
+include: "workflow/rules/transfer.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/compare.smk"
@@ -37,6 +38,7 @@ localrules:
     embed,
     audit,
     search,
+    transfer,
     train,
     evaluate,
     compare,
@@ -75,6 +77,12 @@ rule audit:
 rule search:
     input:
         expand(rules.search_fold.output, fold=FOLDS),
+
+
+rule transfer:
+    input:
+        expand(rules.transfer_fold.output, fold=FOLDS),
+        rules.draw_transfer.output,
 
 
 rule train:

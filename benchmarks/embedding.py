@@ -159,7 +159,7 @@ def reference(folder: Path, rows: pd.DataFrame, asked: argparse.Namespace) -> No
 
 def decode(folder: Path, rows: pd.DataFrame, backbone: backbones.Backbone, threads: int) -> None:
     """Read and resize in threads, and do nothing else."""
-    for _ in features._squares(rows, folder / "images", backbone, threads, ahead=2 * BATCH):
+    for _ in features.read_squares(rows, folder / "images", backbone, threads, ahead=2 * BATCH):
         pass
 
 

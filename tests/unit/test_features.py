@@ -247,7 +247,7 @@ def test_a_job_opens_only_chunks_that_overlap_its_shard():
 
 def test_decoding_runs_no_further_ahead_than_it_is_asked():
     backbone, shard = make_backbone(), make_shard(20)
-    squares = features._squares(shard, Path("images"), backbone, workers=3, ahead=5)
+    squares = features.read_squares(shard, Path("images"), backbone, workers=3, ahead=5)
     next(squares)
     time.sleep(0.3)
     delete_images(shard)

@@ -189,3 +189,25 @@ def test_colours_of_classes_differ_from_one_another_and_from_white():
     apart = np.linalg.norm(rgb[:, None] - rgb, axis=2) + 9 * np.eye(10)
     assert apart.min() > 0.25
     assert np.linalg.norm(1 - rgb, axis=1).min() > 0.5
+
+
+def test_fine_tuning_stands_beside_frozen_features():
+    ways = {"frozen_linear": 0.5, "last_blocks": 0.6, "all_blocks": 0.7, "scratch": 0.2}
+    bests = {
+        fold: {
+            "ways": {way: {"score": score - 0.1 * (fold == "1" and way == "all_blocks") * 3,
+                           "n_tried": 8} for way, score in ways.items()},
+            "chosen": chosen,
+        }
+        for fold, chosen in (("0", "all_blocks"), ("1", "last_blocks"))
+    }  # fmt: skip
+    table = figures.exploration(bests)
+    assert table[table["chosen"]][["fold", "way", "score"]].to_numpy().tolist() == [
+        ["0", "all_blocks", 0.7], ["1", "last_blocks", 0.6],
+    ]  # fmt: skip
+    axes = figures.transfer(table, "f1_macro").axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[0] == "frozen features, linear head (8 tried)"
+    assert len(labels) == 4
+    stars = axes.collections[-1].get_offsets().tolist()
+    assert sorted(stars) == [[0.6, 1.0], [0.7, 2.0]]

@@ -45,7 +45,7 @@ def test_every_number_comes_from_the_facts(found):
     text = methods.TEMPLATE.read_text()
     words = methods.re.sub(r"{[{%#].*?[}%#]}", "", text, flags=methods.re.DOTALL)
     numbers = set(methods.re.findall(r"\d+", words))
-    years_f1_and_icc = {"1", "2", "2007", "2015", "2017", "2018"}
+    years_f1_and_icc = {"1", "2", "2007", "2015", "2017", "2018", "2020", "2022"}
     assert numbers <= years_f1_and_icc
 
 
@@ -54,6 +54,16 @@ def test_a_missing_fact_is_an_error(found):
     del stated["chance"]
     with pytest.raises(methods.jinja2.UndefinedError, match="chance"):
         methods.methods_paragraph(stated)
+
+
+def test_fine_tuning_is_told_where_it_was_compared(found):
+    plain = methods.methods_paragraph(methods.facts(**found))
+    assert "fine-tun" not in plain
+    explored = [{"chosen": way} for way in ("all_blocks", "frozen_linear", "all_blocks")]
+    text = methods.methods_paragraph(methods.facts(**found, explored=explored))
+    assert "8 settings were tried for at most 20 epochs" in text
+    assert "chose all blocks fine-tuned in 2 of 4 folds, frozen features with a linear" in text
+    assert all(mark not in text for mark in ["{", "}", " ,", " .", "  ", "None"])
 
 
 def test_raters_are_named_where_there_were_several(found):

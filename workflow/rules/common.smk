@@ -125,6 +125,7 @@ with mistakes_told():
         check_inputs(settings)
         ALIVE = runs.hold()
 
+OUTER_FOLDS = [fold for fold in FOLDS if fold != "final"]
 RESULTS = f"results/{settings.study}"
 STATE_RECORD = f"{RESULTS}/.state"
 SHARDS = [f"{shard:03d}" for shard in range(settings.ingest.shards)]
@@ -190,6 +191,15 @@ def new_images(wildcards):
             "predict.images: null; write the folder, or the table, of new images"
         )
     return images if Path(images).is_file() else []
+
+
+def transfer_enabled(wildcards):
+    """Nothing; refuse the target `transfer` where the settings leave it out."""
+    if not settings.transfer.enabled:
+        raise WorkflowError(
+            "transfer.enabled: false; write true, and read docs/transfer.md on what it costs"
+        )
+    return []
 
 
 def catalogue_shard(wildcards):

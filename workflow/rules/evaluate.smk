@@ -12,7 +12,6 @@ localrules:
     draw_evaluation,
 
 
-OUTER_FOLDS = [fold for fold in FOLDS if fold != "final"]
 EVALUATION_FIGURES = {
     "catalogue": ("1. The data", "Photographs of each horse"),
     "confusion": ("2. How good it is", "Which emotion is taken for which"),

@@ -28,6 +28,11 @@ rule write_documents:
         near_duplicates=rules.ingest.output.near_duplicates,
         splits=rules.split_horses.output.splits,
         best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
+        transfer=(
+            expand(rules.transfer_fold.output.best, fold=OUTER_FOLDS)
+            if settings.transfer.enabled
+            else []
+        ),
         metrics=rules.evaluate_folds.output.metrics,
         comparison=rules.compare_candidates.output.found,
         calibration=rules.judge_calibration.output.found,
@@ -110,6 +115,11 @@ USAGE = {
     ],
     "audit_data": [rules.audit_data.output.usage],
     "search_fold": expand(rules.search_fold.output.usage, fold=OUTER_FOLDS),
+    **(
+        {"transfer_fold": expand(rules.transfer_fold.output.usage, fold=OUTER_FOLDS)}
+        if settings.transfer.enabled
+        else {}
+    ),
     "train_fold": expand(rules.train_fold.output.usage, fold=OUTER_FOLDS),
     **(
         {"permute_fold": expand(rules.permute_fold.output.usage, fold=OUTER_FOLDS)}
@@ -162,6 +172,11 @@ REPORTED = [
     rules.rate_ceiling.output.html,
     *rules.draw_calibration.output.shown,
     rules.judge_calibration.output.table,
+    *(
+        [rules.draw_transfer.output.shown, rules.draw_transfer.output.table]
+        if settings.transfer.enabled
+        else []
+    ),
     rules.summarise.output.summary,
     rules.draw_explanation.output.regions,
     rules.draw_explanation.output.sheets,

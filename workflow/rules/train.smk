@@ -1,7 +1,9 @@
 """
 Train the chosen configuration on all training horses of an outer fold and calibrate it.
 
-INPUTS   results/{study}/search/{fold}/best.yaml, splits, features
+With transfer.enabled, the fine-tuned model takes its place where the inner folds say so.
+
+INPUTS   results/{study}/search/{fold}/best.yaml, splits, features, transfer/{fold}/
 OUTPUTS  results/{study}/model/{fold}/weights.safetensors, card.yaml
          results/{study}/model/{fold}/predictions.parquet: the fold's test horses
 """
@@ -15,6 +17,15 @@ rule train_fold:
         features=FEATURES,
         backbones=ALL_BACKBONES,
         ratings=SOFT_LABELS,
+        transfer=(
+            [
+                rules.transfer_fold.output.best,
+                rules.transfer_fold.output.card,
+                rules.transfer_fold.output.weights,
+            ]
+            if settings.transfer.enabled
+            else []
+        ),
         library=library("train_fold"),
     output:
         weights=f"{RESULTS}/model/{{fold}}/weights.safetensors",
@@ -39,6 +50,7 @@ rule train_fold:
             name: getattr(settings.search, name) for name in ("epochs", "batch_size")
         },
         views=settings.searched_views,
+        images_dir=IMAGES,
         record=f"{STATE_RECORD}/train_fold/{{fold}}",
         classes=settings.data.classes,
         seed=settings.seed,

@@ -12,7 +12,6 @@ params, resources = snakemake.params, snakemake.resources
 options = Search(**params.search)
 views = list(dict.fromkeys(name for names in options.views for name in names))
 splits = tables.read(snakemake.input.splits)
-ratings = tables.read(snakemake.input.ratings) if snakemake.input.ratings else None
 result = search.run(
     features.photos(tables.read(snakemake.input.images), views),
     splits[splits["fold"] == snakemake.wildcards.fold],
@@ -24,7 +23,7 @@ result = search.run(
     record=files.new_record(params.record),
     nodes=cluster.Nodes(resources.nodes, snakemake.threads, resources.mem_mb // 2),
     progress=logs.progress("trials"),
-    shares=None if ratings is None else raters.shares(ratings, params.classes),
+    shares=raters.read_shares(snakemake.input.ratings, params.classes),
 )
 search.write(result, Path(snakemake.output.best).parent)
 chosen = result.best.structure

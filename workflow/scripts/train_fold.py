@@ -13,6 +13,7 @@ from equimood import (
     search,
     tables,
     training,
+    transfer,
     usage,
 )
 from equimood.settings import Train
@@ -22,39 +23,34 @@ usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
 cluster.end_in_time()
 devices.use_threads(snakemake.threads)
 devices.deterministic(snakemake.params.seed)
-params = snakemake.params
-best = search.read_best(Path(snakemake.input.best))
-splits = tables.read(snakemake.input.splits)
-splits = splits[splits["fold"] == snakemake.wildcards.fold]
-photos = features.photos(tables.read(snakemake.input.images), params.views)
-shards = snakemake.input.features
-options = Train(**params.train)
-ratings = tables.read(snakemake.input.ratings) if snakemake.input.ratings else None
-trained = training.train(
-    photos, splits, shards, best, options, params.classes,
-    **params.optimiser, seed=params.seed,
-    record=files.new_record(params.record), progress=logs.progress("steps"),
-    shares=None if ratings is None else raters.shares(ratings, params.classes),
-)  # fmt: skip
-cards = map(files.read_yaml, snakemake.input.backbones)
-models.save(
-    Path(snakemake.output.card).parent,
-    trained.head,
-    best.structure,
-    best.head,
-    params.classes,
-    trained.temperature,
-    trained.abstention.threshold,
-    trained.novelty,
-    next(card["fingerprint"] for card in cards if card["name"] == best.structure.backbone),
-    trained={
-        **trained.facts,
-        "labels": options.labels,
-        "fold": snakemake.wildcards.fold,
-        "inner_score": best.score,
-    },
-)
-tested = training.predict(photos, splits, shards, best, trained, params.classes)
+params, given, fold = snakemake.params, snakemake.input, snakemake.wildcards.fold
+folder, record = Path(snakemake.output.card).parent, files.new_record(params.record)
+best = search.read_best(Path(given.best))
+splits, images = tables.read(given.splits), tables.read(given.images)
+splits = splits[splits["fold"] == fold]
+if tuned := transfer.chosen(given.transfer):
+    transfer.adopt(tuned, folder)
+    tested = transfer.predict(
+        models.load_with(folder, given.backbones, devices.choose()), images, splits,
+        Path(params.images_dir), snakemake.threads, logs.progress("images judged"),
+    )  # fmt: skip
+else:
+    photos, options = features.photos(images, params.views), Train(**params.train)
+    trained = training.train(
+        photos, splits, given.features, best, options, params.classes,
+        **params.optimiser, seed=params.seed, record=record, progress=logs.progress("steps"),
+        shares=raters.read_shares(given.ratings, params.classes),
+    )  # fmt: skip
+    cards = map(files.read_yaml, given.backbones)
+    models.save(
+        folder, trained.head, best.structure, best.head, params.classes, trained.temperature,
+        trained.abstention.threshold, trained.novelty,
+        next(card["fingerprint"] for card in cards if card["name"] == best.structure.backbone),
+        trained={
+            **trained.facts, "labels": options.labels, "fold": fold, "inner_score": best.score,
+        },
+    )  # fmt: skip
+    tested = training.predict(photos, splits, given.features, best, trained, params.classes)
 tables.write(
     tested, snakemake.output.predictions, tables.PREDICTIONS, *(f"p_{c}" for c in params.classes)
 )

@@ -191,6 +191,21 @@ def randomised(backbone: Backbone, seed: int) -> Backbone:
     return Backbone(network, card).to(backbone.device)
 
 
+def tuned(backbone: Backbone, weights: dict[str, Tensor]) -> Backbone:
+    """Make the same network with other weights, fine-tuned from its own: another fingerprint."""
+    own = f"backbones.{backbone.name}"
+    network = _build(own, backbone.architecture, backbone.card["model_args"])
+    network.load_state_dict(weights)
+    preprocessing = {key: backbone.card[key] for key in PREPROCESSING}
+    card = backbone.card | {
+        "source": f"fine-tuned from {backbone.fingerprint}",
+        "fingerprint": _fingerprint(
+            backbone.architecture, backbone.card["model_args"], preprocessing, network.state_dict()
+        ),
+    }
+    return Backbone(network, card).to(backbone.device)
+
+
 # Poolings
 
 

@@ -1,6 +1,6 @@
 """A Ray cluster inside one SLURM allocation, and an end before the allocation's own.
 
-On one node Ray needs no daemons: :mod:`equimood.search` starts it in its own process. On several
+On one node Ray needs no daemons: :mod:`equimood.tuning` starts it in its own process. On several
 nodes one background step of the job runs this module on each of them
 (``python -m equimood.cluster``): the first starts Ray's head, the others join it. The step ends
 with the block that started it, and SLURM ends it with the job, however that ends.
@@ -117,7 +117,7 @@ def ray_across(nodes: Nodes) -> Iterator[str]:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         raise UserError(
-            f"search_fold asks for {nodes.n} nodes outside a SLURM job; write nodes=1, or run it "
+            f"this rule asks for {nodes.n} nodes outside a SLURM job; write nodes=1, or run it "
             "with --profile profiles/slurm"
         )
     (STATE / "ray").mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -106,7 +106,7 @@ def embed(
     missing = pd.DataFrame({pooling: ~_stored(store, ids) for pooling, store in stores.items()})
     wanted = [pooling for pooling in poolings if missing[pooling].any()]
     todo = rows[missing.any(axis=1)]
-    squares = _squares(todo, images_dir, backbone, workers, ahead=2 * batch_size)
+    squares = read_squares(todo, images_dir, backbone, workers, ahead=2 * batch_size)
     batches: list[dict[str, np.ndarray]] = []
     start = 0
     began = saved = time.monotonic()
@@ -157,10 +157,13 @@ def pixels(squares: Tensor, device: torch.device | str) -> Tensor:
     return squares.to(device).float() / 255
 
 
-def _squares(
+def read_squares(
     rows: pd.DataFrame, images_dir: Path, backbone: Backbone, workers: int, ahead: int
 ) -> Iterator[Tensor]:
-    """Yield the rows' squares in order; threads work ``ahead`` of the reader and no further."""
+    """Yield the squares of rows of ``tables.SHARD`` in order, and refuse other pictures than these.
+
+    Threads work ``ahead`` of the reader and no further.
+    """
 
     def make(row: Any) -> Tensor:
         path, box = images_dir / row.path, (int(row.x0), int(row.y0), int(row.x1), int(row.y1))

@@ -74,6 +74,13 @@ _PARTS = {  # of a structure, and how a figure says that all have the same
     "hidden_units": "hidden units",
     "weight_by": "weights by",
 }
+WAYS = {  # of transfer, and how a figure names them
+    "frozen_linear": "frozen features, linear head",
+    "frozen_mlp": "frozen features, MLP head",
+    "last_blocks": "last blocks fine-tuned",
+    "all_blocks": "all blocks fine-tuned",
+    "scratch": "trained from scratch",
+}
 _METADATA = {
     "png": {"Software": None},
     "svg": {"Date": None},
@@ -500,6 +507,53 @@ def search(
     if len(shown) < len(means):
         notes.append(f"the best {len(shown)} of {len(means)} structures")
     figure.supxlabel("; ".join(notes), fontsize=8, color=GREY)
+    return figure
+
+
+def exploration(bests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Tell what was compared as a table: fold, way, score, n_tried, chosen.
+
+    Parameters
+    ----------
+    bests : content of transfer's ``best.yaml``, by outer fold.
+    """
+    return pd.DataFrame([
+        {"fold": fold, "way": way, "score": found["score"], "n_tried": found["n_tried"],
+         "chosen": way == best["chosen"]}
+        for fold, best in bests.items() for way, found in best["ways"].items()
+    ])  # fmt: skip
+
+
+def transfer(table: pd.DataFrame, metric: str) -> Figure:
+    """Score of frozen features and of fine-tuning on the inner folds, in every outer fold.
+
+    Parameters
+    ----------
+    table : columns fold, way, score, n_tried, chosen, as :func:`exploration` gives it.
+    """
+    ways = [way for way in WAYS if way in set(table["way"])]
+    figure = blank(PAGE_IN, 1.1 + 0.34 * len(ways))
+    axes = figure.subplots()
+    rows = table["way"].map(ways.index).to_numpy()
+    axes.hlines(
+        range(len(ways)), 0, 1, transform=axes.get_yaxis_transform(), color=PALE, linewidth=0.7
+    )
+    means = table.groupby("way")["score"].mean()[ways]
+    axes.scatter(means, range(len(ways)), 160, marker="|", color=GREY, label="mean over folds")
+    axes.scatter(
+        table["score"], rows, 32, color=SKY, edgecolor="white", linewidth=0.5, label="an outer fold"
+    )
+    won = table["chosen"].to_numpy(bool)
+    axes.scatter(
+        table["score"][won], rows[won], 95, marker="*", color=VERMILION, edgecolor="white",
+        linewidth=0.5, zorder=3, label="chosen in a fold",
+    )  # fmt: skip
+    tried = table.groupby("way")["n_tried"].max()
+    axes.set_yticks(range(len(ways)), [f"{WAYS[way]} ({tried[way]} tried)" for way in ways])
+    axes.set_ylim(len(ways) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(f"{METRICS.get(metric, metric)}, mean over inner folds")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, fontsize=8)
     return figure
 
 

@@ -251,6 +251,14 @@ def fit(
     return PackedHeads(tuple(configs), parameters, mean, inverse_std)
 
 
+def untrained(
+    n_features: int, n_classes: int, kind: Kind, hidden_units: int | None, config: HeadConfig
+) -> Head:
+    """Give the head of a configuration before its first step, which takes features as they are."""
+    drawn = _initial([config], _shapes(n_features, n_classes, kind, hidden_units))
+    return Head(torch.zeros(n_features), torch.ones(n_features), drawn)
+
+
 def sample_weights(
     labels: np.ndarray,
     horses: np.ndarray,

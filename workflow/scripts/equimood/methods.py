@@ -16,6 +16,13 @@ from equimood.pages import as_written
 from equimood.raters import MEASURES
 
 TEMPLATE = Path(__file__).parents[2] / "report" / "methods.md.jinja"
+WAYS = {
+    "frozen_linear": "frozen features with a linear head",
+    "frozen_mlp": "frozen features with an MLP",
+    "last_blocks": "the last blocks fine-tuned",
+    "all_blocks": "all blocks fine-tuned",
+    "scratch": "training from random weights",
+}
 N_CHOSEN = 3  # structures named, the most often chosen first
 
 
@@ -32,6 +39,7 @@ def facts(
     gaps: Mapping[str, Any],
     agreement: Mapping[str, Any],
     ceiling: Mapping[str, Any],
+    explored: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Collect every number and name that the documents of the report state.
 
@@ -41,6 +49,7 @@ def facts(
     bests : content of best.yaml of each outer fold.
     metrics, comparison, calibration, agreement, ceiling : content of the JSON files of these names.
     gaps : of checks.json.
+    explored : content of transfer's best.yaml of each outer fold, where it was enabled.
     """
     photos = images.drop_duplicates("photo_id")
     sessions = photos.dropna(subset="session").drop_duplicates(["horse", "session"])
@@ -90,6 +99,13 @@ def facts(
         "metric": METRICS[study.search.metric].lower().replace("-f", "-F"),
         "chosen": [{"structure": structure, "n": n} for structure, n in chosen[:N_CHOSEN]],
         "n_chosen_else": len(chosen[N_CHOSEN:]),
+        "transfer": study.transfer.model_dump(include={"n_trials", "epochs", "flip"})
+        if explored
+        else None,
+        "ways": [
+            {"way": WAYS[way], "n": n}
+            for way, n in Counter(found["chosen"] for found in explored).most_common()
+        ],
         "train_seeds": study.train.seeds,
         "calibrate": study.train.calibrate,
         "n_judged": metrics["n_images"],

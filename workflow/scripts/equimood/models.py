@@ -18,6 +18,9 @@ from equimood.novelty import Novelty
 
 NOVELTY = "novelty."  # begins the names of its tensors in weights.safetensors
 
+TUNED = "backbone."
+"""How the names of a fine-tuned backbone's weights begin, beside those of the head."""
+
 
 class EmotionModel(nn.Module):
     """Backbone, pooling, views side by side, head, temperature; frozen.
@@ -82,14 +85,19 @@ def save(
     novelty: Novelty,
     backbone_fingerprint: str,
     trained: dict[str, Any],
+    tuned: Backbone | None = None,
 ) -> None:
     """Write ``weights.safetensors`` and ``card.yaml``; the backbone by its fingerprint.
 
-    ``trained`` says from what and how: it stands in the card as given.
+    ``trained`` says from what and how: it stands in the card as given. ``tuned`` is the backbone
+    fine-tuned from the one named: its weights are written, too.
     """
+    weights = dict(head.state_dict())
+    if tuned:
+        weights |= {f"{TUNED}{name}": value for name, value in tuned.network.state_dict().items()}
     with written_whole(folder / "weights.safetensors") as aside:
-        state = head.state_dict() | novelty.state_dict(prefix=NOVELTY)
-        save_file({name: value.contiguous() for name, value in state.items()}, aside)
+        state = weights | novelty.state_dict(prefix=NOVELTY)
+        save_file({name: value.cpu().contiguous() for name, value in state.items()}, aside)
     write_yaml(folder / "card.yaml", {
         "classes": list(classes),
         "temperature": temperature,
@@ -97,6 +105,7 @@ def save(
         "structure": _listed(asdict(structure)),
         "head": asdict(config),
         "backbone_fingerprint": backbone_fingerprint,
+        **({"tuned_fingerprint": tuned.fingerprint} if tuned else {}),
         **trained,
         "provenance": provenance(),
     })  # fmt: skip
@@ -111,16 +120,25 @@ def load(folder: Path, backbone: Backbone) -> EmotionModel:
             f"{card['backbone_fingerprint']}) than {backbone.name} ({backbone.fingerprint}); "
             "run the target train again"
         )
-    state = load_file(folder / "weights.safetensors")
-    new = {name: state.pop(name) for name in list(state) if name.startswith(NOVELTY)}
+    weights = load_file(folder / "weights.safetensors")
+    new = {n.removeprefix(NOVELTY): weights.pop(n) for n in list(weights) if n.startswith(NOVELTY)}
+    own = {n.removeprefix(TUNED): weights.pop(n) for n in list(weights) if n.startswith(TUNED)}
+    if own:
+        backbone = backbones.tuned(backbone, own)
+    if own and backbone.fingerprint != card["tuned_fingerprint"]:
+        raise UserError(
+            f"{folder}: weights and card do not belong together (fine-tuned backbone "
+            f"{backbone.fingerprint}, the card says {card['tuned_fingerprint']}); delete the "
+            "folder and run the target train again"
+        )
     model = EmotionModel(
         backbone,
-        Head.from_state(state),
+        Head.from_state(weights),
         structure_from(card["structure"]),
         card["classes"],
         card["temperature"],
         card["threshold"],
-        Novelty({name.removeprefix(NOVELTY): value for name, value in new.items()}),
+        Novelty(new),
     )
     return model.to(backbone.device)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from equimood import tables
 from equimood.intervals import UNIT, interval, stacked
 
 MEASURES = {
@@ -96,6 +97,11 @@ def shares(ratings: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(
         chosen / chosen.sum(axis=1, keepdims=True), index=photo_ids, columns=list(classes)
     )
+
+
+def read_shares(path: str, classes: Sequence[str]) -> pd.DataFrame | None:
+    """Shares from a file of tables.RATINGS; None without one, where heads learn the labels."""
+    return shares(tables.read(path), classes) if path else None
 
 
 def _sum(values: Array) -> Array:

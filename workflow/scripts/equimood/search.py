@@ -6,15 +6,9 @@ space has grown, computes nothing twice and comes to the same result.
 """
 
 import itertools
-import logging
-import os
 import platform
-import secrets
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,28 +20,13 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from torch import Tensor
 
-from equimood import cluster, devices, features, heads, settings, tables
+from equimood import cluster, devices, features, heads, settings, tables, tuning
 from equimood.errors import UserError
 from equimood.files import digest, read_json, read_yaml, state_folder, write_json, write_yaml
 from equimood.heads import HeadConfig, Structure
 from equimood.logs import Progress, log
 from equimood.metrics import from_confusion
-
-# Ray reads these as it is imported; a worker, which has imported it, has its cluster's token. The
-# token is this job's own: it keeps others out, and nothing is left or looked up in the home folder.
-if "ray" not in sys.modules:
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # else Tune prints a table whatever `verbose` says
-os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # five files a trial
-os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-
-import ray
-from ray import tune
-from ray.tune.search import ConcurrencyLimiter, Searcher
+from equimood.tuning import ConcurrencyLimiter, Searcher, TuneConfig
 
 SEARCH_VERSION = 2  # a golden-value test forces it up when scores change
 BATCH = 8  # trials that Optuna suggests before it hears of any: the same for every number of slots
@@ -131,16 +110,26 @@ def population(search: settings.Search, seed: int) -> list[HeadConfig]:
 
     Each combination comes with all its seeds, so that they can be averaged.
     """
-    combinations = list(itertools.product(
-        search.learning_rate, search.weight_decay, search.dropout, search.label_smoothing
-    ))  # fmt: skip
-    n_combinations = max(1, search.n_heads // search.seeds)
-    if n_combinations < len(combinations):
-        others = np.random.default_rng(seed).permutation(len(combinations) - 1) + 1
-        kept = [0, *sorted(others[: n_combinations - 1])]
-        combinations = [combinations[i] for i in kept]
+    combinations = sampled(
+        [search.learning_rate, search.weight_decay, search.dropout, search.label_smoothing],
+        search.n_heads // search.seeds,
+        seed,
+    )
     seeds = range(1000 * seed, 1000 * seed + search.seeds)
-    return [HeadConfig(*combination, seed=s) for combination in combinations for s in seeds]
+    return [
+        HeadConfig(rate, decay, dropout, smoothing, s)
+        for rate, decay, dropout, smoothing in combinations
+        for s in seeds
+    ]
+
+
+def sampled(values: Sequence[Sequence[Any]], n: int, seed: int) -> list[tuple[Any, ...]]:
+    """Every combination of the values, the first of each first; or a seeded sample of ``n``."""
+    combinations = list(itertools.product(*values))
+    if max(1, n) < len(combinations):
+        others = np.random.default_rng(seed).permutation(len(combinations) - 1) + 1
+        combinations = [combinations[i] for i in [0, *sorted(others[: max(1, n) - 1])]]
+    return combinations
 
 
 def run(
@@ -197,7 +186,7 @@ def run(
         n_trials = search.n_trials
         tried = []
     if n_trials:
-        with _ray(nodes):
+        with tuning.started(nodes, pending=BATCH):
             tuned = _tune(task, space, searcher, n_trials, nodes.n * nodes.cpus, progress)
         tried = tried or tuned
     return _result(task, [_structure(space, choice) for choice in tried])
@@ -405,65 +394,23 @@ def _tune(
 ) -> list[Choice]:
     """Let Ray Tune run the trials; their choices, in the order they were suggested."""
 
-    class Count(tune.Callback):
-        done = 0
-
-        def on_trial_complete(self, *_: Any, **__: Any) -> None:
-            self.done += 1
-            if progress:
-                progress(self.done, n_trials)
-
     batched = isinstance(searcher, ConcurrencyLimiter)
-    gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / slots)
-    trainable = tune.with_parameters(_trial, task=task, space=space)
-    with tempfile.TemporaryDirectory(dir=task.folder, prefix="tune-") as storage:
-        results = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
-            tune_config=tune.TuneConfig(
-                metric="score",
-                mode="max",
-                search_alg=searcher,
-                num_samples=n_trials,
-                max_concurrent_trials=None if batched else slots,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                storage_path=storage,
-                verbose=0,
-                callbacks=[Count()],
-                failure_config=tune.FailureConfig(fail_fast=True),
-            ),
-        ).fit()
-    for error in results.errors:
-        cause = getattr(error, "cause", error)
-        raise cause if isinstance(cause, UserError) else RuntimeError("a trial failed") from error
-    return [dict(results[i].config or {}) for i in range(len(results))]
-
-
-@contextmanager
-def _ray(nodes: cluster.Nodes) -> Iterator[None]:
-    """Start a Ray of this size, connect to it, and end it."""
-    library = {"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}}
-    quiet: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "runtime_env": library,
-    }
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(nodes.n * nodes.cpus, BATCH))
-    with cluster.ray_across(nodes) if nodes.n > 1 else cluster.ray_folder() as place:
-        where = {"address": place} if nodes.n > 1 else {
-            "num_cpus": nodes.cpus,
-            "num_gpus": torch.cuda.device_count(),
-            "object_store_memory": cluster.OBJECT_STORE_MB << 20,
-            "include_dashboard": False,
-            "_memory": nodes.memory_mb << 20,
-            "_temp_dir": place,
-        }  # fmt: skip
-        try:
-            ray.init(**where, **quiet)
-            yield
-        finally:
-            ray.shutdown()
+    return tuning.run(
+        _trial,
+        {"task": task, "space": space},
+        n_trials,
+        {"cpu": 1, "gpu": min(1.0, tuning.gpus() / slots)},
+        TuneConfig(
+            metric="score",
+            mode="max",
+            search_alg=searcher,
+            num_samples=n_trials,
+            max_concurrent_trials=None if batched else slots,
+            reuse_actors=True,
+        ),
+        task.folder,
+        progress=progress,
+    )
 
 
 def _result(task: Task, found: Sequence[Structure]) -> Result:

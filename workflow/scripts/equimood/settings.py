@@ -386,6 +386,44 @@ class Search(Section):
         return self.seeds * min(n_combinations, max(1, self.n_heads // self.seeds))
 
 
+class Transfer(Section):
+    """Fine-tuning: the chosen backbone learns, too, and is compared with its frozen features."""
+
+    enabled: bool = False
+    """Compare last blocks, all blocks and training from scratch with frozen features, and use what
+    scores best on the inner folds. Takes many times as long as the search: docs/transfer.md."""
+    n_trials: int = Field(8, ge=1)
+    """Settings tried of each of the three ways: all combinations of the five below, or a seeded
+    sample of this many."""
+    epochs: int = Field(20, ge=1)
+    """Passes over the training images; ASHA ends the worse trials earlier."""
+    min_epochs: int = Field(5, ge=1)
+    """Epochs that every trial has."""
+    batch_size: int = Field(32, ge=2)
+    """Photographs per step."""
+    learning_rate: list[Positive] = Field([0.0001, 0.0003, 0.00003, 0.001], min_length=1)
+    """Learning rates of head and last block (AdamW, cosine decay)."""
+    layer_decay: list[Annotated[float, Field(gt=0, le=1)]] = Field([0.75, 0.65, 0.9], min_length=1)
+    """Each block learns at this multiple of the rate of the block above it; 1: all alike."""
+    blocks: list[Annotated[int, Field(ge=1)]] = Field([2, 1, 4], min_length=1)
+    """Last blocks that learn: for good, or before all others do."""
+    augmentation: list[Share] = Field([0.5, 0.0, 1.0], min_length=1)
+    """Strengths of random crop, rotation and colour jitter; 0: none."""
+    weight_decay: list[Annotated[float, Field(ge=0)]] = Field([0.05, 0.01], min_length=1)
+    """Decoupled weight decays."""
+    flip: bool = False
+    """Also mirror images at random. Only where left and right mean the same: a horse's two sides
+    may not express the same."""
+
+    @check(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_epochs > self.epochs:
+            raise ValueError(
+                f"min_epochs: found {self.min_epochs}; write at most epochs, {self.epochs}"
+            )
+        return self
+
+
 class Train(Section):
     """The chosen configuration, trained on all horses of the fold."""
 
@@ -487,6 +525,7 @@ class Settings(Section):
     """Backbones, by name."""
     features: Features = Features()
     search: Search = Search()
+    transfer: Transfer = Transfer()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     explain: Explain = Explain()

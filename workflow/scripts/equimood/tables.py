@@ -127,6 +127,19 @@ TRIALS = _schema(
     cost_s=_REAL,  # of the whole trial
     host=_TEXT,
 )  # and score_{inner fold}
+TRANSFER = _schema(
+    method=_TEXT,
+    trial=_INT,
+    learning_rate=_REAL,
+    layer_decay=_REAL,
+    blocks=_INT,  # 0 where all learn from the first epoch
+    augmentation=_REAL,
+    weight_decay=_REAL,
+    epochs=_INT,  # before it was stopped, or all
+    score=_REAL,  # of the last epoch, mean over inner folds
+    cost_s=_REAL,
+    host=_TEXT,
+)  # and score_{inner fold}
 PREDICTIONS = _schema(
     image_id=_TEXT, photo_id=_TEXT, path=_TEXT, horse=_TEXT, session=_TEXT, video=_TEXT,
     fold=_TEXT, truth=_TEXT, predicted=_TEXT,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.optimize import minimize_scalar
+from torch import Tensor
 from torch.nn import functional
 
 from equimood import devices, features, settings
@@ -24,18 +25,24 @@ LOG_TEMPERATURE = (-5.0, 15.0)
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A head, its temperature, when it does not answer, what is new to it, and facts for its card.
+class Certainty:
+    """How sure a model may be: its temperature, when it does not answer, and what is new to it.
 
-    The facts are numbers of images and horses, log loss on unseen ones, and how the threshold of
-    the confidence and the limit of the novelty were found.
+    ``facts`` for its card: numbers of images and horses, log loss on unseen ones, and how the
+    threshold of the confidence and the limit of the novelty were found.
     """
 
-    head: Head
     temperature: float
     abstention: Abstention
     novelty: Novelty
     facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trained(Certainty):
+    """A head, and how sure it may be."""
+
+    head: Head
 
 
 def train(
@@ -107,28 +114,44 @@ def train(
         rows = np.flatnonzero(inner == fold)
         with torch.inference_mode():
             unseen[rows] = by_fold.head(f, seeds)(X[torch.from_numpy(rows).to(device)]).cpu()
+    sure = certainty(X, unseen, y, photos["horse"].to_numpy(), inner, options, seed)
+    facts = {"n_seeds": options.seeds, **sure.facts}
+    return Trained(sure.temperature, sure.abstention, sure.novelty, facts, head.cpu())
+
+
+def certainty(
+    X: Tensor,
+    unseen: np.ndarray,
+    y: np.ndarray,
+    horse: np.ndarray,
+    inner: np.ndarray,
+    options: settings.Train,
+    seed: int,
+) -> Certainty:
+    """Find how sure a model may be, from its training images.
+
+    Parameters
+    ----------
+    X : (n, d) features.
+    unseen : (n, C) logits of each image by a model of the same making that never saw its horse.
+    y, horse, inner : (n,) class, horse, and the horse's inner fold.
+    """
     temperature = fit_temperature(unseen, y) if options.calibrate else 1.0
-    judged = abstention(unseen, y, photos["horse"], temperature, options.target_accuracy)
-    novelty = Novelty.fitted(X, photos["horse"], inner, seed).cpu()
-    return Trained(
-        head=head.cpu(),
-        temperature=temperature,
-        abstention=judged,
-        novelty=novelty,
-        facts={
-            "n_images": len(photos),
-            "n_horses": photos["horse"].nunique(),
-            "n_seeds": options.seeds,
-            "log_loss_before_calibration": _nll(unseen, y, 1.0),
-            "log_loss": _nll(unseen, y, temperature),
-            "abstention": judged.card(),
-            "novelty": {
-                "n_components": novelty.variances.shape[1],
-                "quantile": QUANTILE,
-                "limit": float(novelty.limit),
-            },
+    judged = abstention(unseen, y, horse, temperature, options.target_accuracy)
+    novelty = Novelty.fitted(X, horse, inner, seed).cpu()
+    facts = {
+        "n_images": len(y),
+        "n_horses": len(np.unique(horse)),
+        "log_loss_before_calibration": nll(unseen, y, 1.0),
+        "log_loss": nll(unseen, y, temperature),
+        "abstention": judged.card(),
+        "novelty": {
+            "n_components": novelty.variances.shape[1],
+            "quantile": QUANTILE,
+            "limit": float(novelty.limit),
         },
-    )
+    }
+    return Certainty(temperature, judged, novelty, facts)
 
 
 def fit_temperature(logits: np.ndarray, y: np.ndarray) -> float:
@@ -137,7 +160,7 @@ def fit_temperature(logits: np.ndarray, y: np.ndarray) -> float:
     Guo et al. 2017, arXiv 1706.04599.
     """
     found = minimize_scalar(
-        lambda log_t: _nll(logits, y, float(np.exp(log_t))),
+        lambda log_t: nll(logits, y, float(np.exp(log_t))),
         bounds=LOG_TEMPERATURE,
         method="bounded",
     )
@@ -153,22 +176,43 @@ def predict(
     classes: Sequence[str],
 ) -> pd.DataFrame:
     """Judge the fold's test horses from cached features: tables.PREDICTIONS and p_{class}."""
-    tested = splits[splits["role"] == "test"]
-    photos = photos[photos["horse"].isin(tested["horse"])].reset_index(drop=True)
-    fold = str(splits["fold"].iloc[0])
+    photos = test_photos(photos, splits)
     probabilities, novelty = np.zeros((0, len(classes))), np.zeros(0)
     if len(photos):
         X = torch.from_numpy(_matrix(feature_files, photos, best))
         with torch.inference_mode():
             probabilities = (trained.head(X) / trained.temperature).double().softmax(1).numpy()
             novelty = trained.novelty(X).double().numpy()
+    view, threshold = best.structure.views[0], trained.abstention.threshold
+    return answers(photos, probabilities, threshold, novelty, view, splits, classes)
+
+
+def test_photos(photos: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
+    """Photographs of the horses that the fold tests."""
+    tested = splits[splits["role"] == "test"]
+    return photos[photos["horse"].isin(tested["horse"])].reset_index(drop=True)
+
+
+def answers(
+    photos: pd.DataFrame,
+    probabilities: np.ndarray,
+    threshold: float | None,
+    novelty: np.ndarray,
+    view: str,
+    splits: pd.DataFrame,
+    classes: Sequence[str],
+) -> pd.DataFrame:
+    """Tell what a fold's model says of photographs as tables.PREDICTIONS and p_{class}.
+
+    ``probabilities`` (n, C), ``novelty`` (n,), and the confidence from which on it answers.
+    """
     answers = [classes[c] for c in probabilities.argmax(axis=1)]
     frame = photos[["photo_id", "path", "horse", "session", "video"]].assign(
-        image_id=photos[f"image_{best.structure.views[0]}"],
-        fold=fold,
+        image_id=photos[f"image_{view}"],
+        fold=str(splits["fold"].iloc[0]),
         truth=photos["label"],
         predicted=pd.Series(answers, index=photos.index, dtype=object),
-        threshold=trained.abstention.threshold,
+        threshold=threshold,
         novelty=novelty,
     )
     return frame.assign(**{f"p_{name}": probabilities[:, c] for c, name in enumerate(classes)})
@@ -181,6 +225,7 @@ def _matrix(feature_files: Sequence[Path], photos: pd.DataFrame, best: Best) -> 
     )
 
 
-def _nll(logits: np.ndarray, y: np.ndarray, temperature: float) -> float:
+def nll(logits: np.ndarray, y: np.ndarray, temperature: float) -> float:
+    """Mean log loss of logits (n, C), divided by the temperature, for classes y (n,)."""
     scaled = torch.from_numpy(logits).double() / temperature
     return float(functional.cross_entropy(scaled, torch.from_numpy(y)))
