@@ -35,6 +35,9 @@ def test_the_model_card_states_the_model_and_its_figures(stated):
     for label, judged in zip(stated["by_class"], stated["classes_shown"], strict=True):
         assert f"| {label['label']} | {judged['photos']} | {judged['horses']} |" in flat
     assert "None" not in text
+    assert "fine-tuned" not in text
+    tuned = cards.model_card(stated, CARD | {"transfer": {"method": "last_blocks"}}, "demo")
+    assert "; then the last blocks fine-tuned on this study's photographs)" in tuned
 
 
 def test_the_data_sheet_counts_what_is_there_and_what_was_refused(stated, found):

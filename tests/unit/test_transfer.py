@@ -16,6 +16,7 @@ from equimood.errors import UserError
 from equimood.files import read_json, read_yaml
 from equimood.finetuning import Run, Tuning
 from equimood.heads import Head, HeadConfig, Structure
+from equimood.novelty import Novelty
 from equimood.search import Best
 from equimood.tables import image_id
 from PIL import Image
@@ -322,6 +323,7 @@ def test_trials_are_told_whole(explored):
 def test_a_saved_model_gives_the_same_probabilities(study, explored):
     folder, found = explored
     card = read_yaml(folder / "low/card.yaml")
+    assert (card["n_images"], card["n_horses"]) == (120, 10)
     transfer.adopt(folder / "low", folder / "model")
     model = models.load(folder / "model", backbones.load(study[0] / "tiny"))
     assert model.backbone.fingerprint == card["tuned_fingerprint"] != card["backbone_fingerprint"]
@@ -371,8 +373,8 @@ def test_a_vision_transformer_is_fine_tuned_saved_and_loaded(study, tmp_path):
     run.up_to(1)
     tuned = backbones.tuned(backbone, run.model.backbone.network.state_dict())
     models.save(
-        tmp_path / "model", run.model.head, best.structure, best.head, CLASSES, 1.0,
-        backbone.fingerprint, {}, tuned,
+        tmp_path / "model", run.model.head, best.structure, best.head, CLASSES, 1.0, 0.5,
+        Novelty.fitted(run.features(), task.horse, task.inner, 1), backbone.fingerprint, {}, tuned,
     )  # fmt: skip
     loaded = models.load(tmp_path / "model", backbone)
     pixels = torch.rand((2, 3, 32, 32), generator=torch.Generator().manual_seed(0))

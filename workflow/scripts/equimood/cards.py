@@ -29,6 +29,7 @@ def model_card(stated: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         **stated,
         "structure": card["structure"],
         "temperature": card["temperature"],
+        "tuned": methods.WAYS[card["transfer"]["method"]] if "transfer" in card else None,
         "n_images": card["n_images"],
         "n_trained_horses": card["n_horses"],
         "made": card["provenance"],
