@@ -9,9 +9,9 @@ from PIL import Image, ImageOps
 
 FIRST = {
     "ingest": 1, "split_horses": 1, "fetch_backbone": 1, "embed_shard": 4, "search_fold": 3,
-    "train_fold": 3, "permute_fold": 2, "evaluate_folds": 1, "draw_evaluation": 1, "explain_shard": 2,
-    "summarise": 1, "draw_explanation": 1, "write_efficiency": 1, "write_methods": 1,
-    "write_report": 1,
+    "train_fold": 3, "permute_fold": 2, "evaluate_folds": 1, "draw_evaluation": 1,
+    "explain_shard": 2, "summarise": 1, "draw_explanation": 1, "write_efficiency": 1,
+    "write_methods": 1, "write_report": 1,
 }  # fmt: skip
 AFTER_SPLIT = {
     rule: n for rule, n in FIRST.items() if rule not in ("ingest", "fetch_backbone", "embed_shard")
