@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from equimood import calibration, evaluation, settings
+from equimood import calibration, evaluation, permutation, settings
 from equimood.reference import DEMO
 from test_evaluation import study
 
@@ -24,10 +24,14 @@ def found():
             "label": predictions["truth"],
             "horse": predictions["horse"],
             "session": "s1",
+            "video": None,
             "agreement": 1.0,
             "n_raters": 1,
         }
     )
+    chance = pd.DataFrame(0.25, range(40), permutation.FIGURES)
+    chance.iloc[0] = 0.8
+    judged.metrics["permutation"] = permutation.tested(chance, images)
     images = pd.concat([images, images.assign(view="head")])
     horses = predictions[["horse", "fold"]].drop_duplicates()
     splits = pd.DataFrame(

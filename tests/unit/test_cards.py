@@ -36,7 +36,7 @@ def test_the_model_card_states_the_model_and_its_figures(stated):
         assert f"| {label['label']} | {judged['photos']} | {judged['horses']} |" in flat
     assert "None" not in text
     assert "fine-tuned" not in text
-    tuned = cards.model_card(stated, CARD | {"transfer": {"method": "last_blocks"}}, "demo")
+    tuned = cards.model_card(stated, CARD | {"transfer": {"method": "last_blocks"}})
     assert "; then the last blocks fine-tuned on this study's photographs)" in tuned
 
 
@@ -46,7 +46,7 @@ def test_the_data_sheet_counts_what_is_there_and_what_was_refused(stated, found)
     text = cards.data_sheet(stated, images, refused, 3)
     assert "A horse has 25 to 30 photographs." in text
     assert "- 3 rows were not used:" in text
-    page = pages.from_markdown(text, "demo")
+    page = pages.from_markdown(text)
     assert "<td>too dark</td>\n<td>2</td>" in page
     assert "<td>no | such file</td>\n<td>1</td>" in page
     assert "3 pairs" in page

@@ -17,7 +17,11 @@ def test_the_paragraph_states_what_was_found(found):
         "by 2.1% of it in the median, and by more than 5% in 22% of the maps",
         "3 inner folds",
         f"Balanced accuracy was {found['metrics']['balanced_accuracy']['value']:.2f} [",
-        "95% expanded percentile intervals",
+        "95% intervals over horses: at each end the wider of expanded percentiles",
+        f"AUROC {found['metrics']['auroc']['value']:.2f} [",
+        "units (each a horse in one annotated emotion)",
+        "labels were exchanged 39 times",
+        "(p = 0.025)",
         "200 bootstrap samples",
         "77 photographs, drawn evenly",
         "32 Gauss-Legendre points",
@@ -64,6 +68,11 @@ def test_fine_tuning_is_told_where_it_was_compared(found):
     assert "8 settings were tried for at most 20 epochs" in text
     assert "chose all blocks fine-tuned in 2 of 4 folds, frozen features with a linear" in text
     assert all(mark not in text for mark in ["{", "}", " ,", " .", "  ", "None"])
+
+
+def test_without_a_permutation_test_none_is_told(found):
+    del found["metrics"]["permutation"]
+    assert "permut" not in methods.methods_paragraph(methods.facts(**found))
 
 
 def test_raters_are_named_where_there_were_several(found):

@@ -143,6 +143,16 @@ def facts(
         "budget": comparison["budget"],
         "best": comparison.get("best"),
         "recommended": comparison.get("recommended"),
+        "levels": [
+            {
+                "unit": told["unit"],
+                "n_units": told["n_units"],
+                "f1_macro": _printed(told["f1_macro"]),
+            }
+            for level, told in metrics["levels"].items()
+            if level != "image"
+        ],
+        "permutation": _permutation(metrics.get("permutation")),
         **study.explain.model_dump(exclude={"map_px", "batch_size"}),
         "n_explained": gaps["n_images"],
         "median_gap": gaps["median"],
@@ -170,6 +180,17 @@ def filled(template: str, facts: Mapping[str, Any]) -> str:
         "count": _count, "share": _share, "span": _span, "listed": _listed, "name": as_written,
     }  # fmt: skip
     return environment.from_string(template).render(facts)
+
+
+def _permutation(tested: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if tested is None:
+        return None
+    found = tested["f1_macro"]
+    return {
+        "n_permutations": tested["n_permutations"],
+        **{key: f"{found[key]:.2f}" for key in ("observed", "mean")},
+        "p": f"{found['p']:.3g}",
+    }
 
 
 def _told(backbone: settings.Backbone) -> dict[str, Any]:
