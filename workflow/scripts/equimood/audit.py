@@ -420,7 +420,7 @@ def of_context(
     told.sort()
     largest = {words.split(":")[0]: words for _, _, words in reversed(told)}
     others = [words for words in largest.values() if words != told[0][2]]
-    return Finding("context", -told[0][0], told[0][2], others)
+    return Finding("context", float(-told[0][0]), told[0][2], others)
 
 
 # -------------------------------------------------------------------------- what follows from it
