@@ -64,7 +64,7 @@ rule audit_data:
         f"{RESULTS}/benchmarks/audit_data.tsv"
     conda:
         "../../envs/equimood.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=attempts(6000),
         runtime=attempts(120),

@@ -418,8 +418,9 @@ def of_context(
     if not told:
         return Finding("context", 0, "none goes certainly with a class")
     told.sort()
-    others = [words for _, _, words in told[1:EXAMPLES]]
-    return Finding("context", -told[0][0], told[0][2], others)
+    largest = {words.split(":")[0]: words for _, _, words in reversed(told)}
+    others = [words for words in largest.values() if words != told[0][2]]
+    return Finding("context", float(-told[0][0]), told[0][2], others)
 
 
 # -------------------------------------------------------------------------- what follows from it
@@ -566,6 +567,8 @@ def _allowed(check: str, threshold: float | None) -> str:
         return f"interval reaches chance{more}"
     if check == "few_horses":
         return f"at least {threshold:g}"
+    if check == "context":
+        return f"difference up to {threshold or 0:.0%}"
     if check.startswith("class_"):
         return f"up to {threshold or 0:.0%}"
     return f"up to {threshold:g}"
