@@ -239,9 +239,9 @@ def test_an_unknown_label_is_refused():
 
 def test_twenty_thousand_predictions_take_seconds():
     frame = study(n_horses=200, n_images=100)
-    began = time.perf_counter()
+    began = time.process_time()
     evaluate(frame, CLASSES, {"majority": ["calm"] * len(frame)}, n_bootstrap=2000)
-    assert time.perf_counter() - began < 12  # 2 on two idle cores
+    assert time.process_time() - began < 12  # of CPU; it takes 3
 
 
 def test_predictors_are_compared_on_the_same_draws():

@@ -1,6 +1,6 @@
 import pandas as pd
 import pytest
-from equimood import evaluation, methods, settings
+from equimood import evaluation, methods, permutation, settings
 from equimood.reference import DEMO
 from test_evaluation import study
 
@@ -21,10 +21,14 @@ def found():
             "label": predictions["truth"],
             "horse": predictions["horse"],
             "session": "s1",
+            "video": None,
             "agreement": 1.0,
             "n_raters": 1,
         }
     )
+    chance = pd.DataFrame(0.25, range(40), permutation.FIGURES)
+    chance.iloc[0] = 0.8
+    judged.metrics["permutation"] = permutation.tested(chance, images)
     images = pd.concat([images, images.assign(view="head")])
     horses = predictions[["horse", "fold"]].drop_duplicates()
     splits = pd.DataFrame(
@@ -69,7 +73,11 @@ def test_the_paragraph_states_what_was_found(found):
         "by 2.1% of it in the median, and by more than 5% in 22% of the maps",
         "3 inner folds",
         f"Balanced accuracy was {found[4]['balanced_accuracy']['value']:.2f} [",
-        "95% expanded percentile intervals",
+        "95% intervals over horses: at each end the wider of expanded percentiles",
+        f"AUROC {found[4]['auroc']['value']:.2f} [",
+        "units (each a horse in one annotated emotion)",
+        "labels were exchanged 39 times",
+        "(p = 0.025)",
         "200 bootstrap samples",
         "77 photographs, drawn evenly",
         "32 Gauss-Legendre points",
@@ -100,6 +108,11 @@ def test_a_missing_fact_is_an_error(found):
     del stated["chance"]
     with pytest.raises(methods.jinja2.UndefinedError, match="chance"):
         methods.methods_paragraph(stated)
+
+
+def test_without_a_permutation_test_none_is_told(found):
+    del found[4]["permutation"]
+    assert "permut" not in methods.methods_paragraph(methods.facts(*found))
 
 
 def test_raters_are_named_where_there_were_several(found):

@@ -99,12 +99,14 @@ def evaluate(
     predictors share the draws. See :func:`equimood.intervals.interval`.
     """
     horses = Horses.of(_scorer(predictions, classes).shows, n_bootstrap, confidence, seed)
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for level in levels.given(predictions):
         units, labels = levels.pooled(predictions, level, classes, baselines)
-        about = {"unit": levels.LEVELS[level], "n_units": len(units)}
+        about: dict[str, Any] = {"unit": levels.LEVELS[level], "n_units": len(units)}
         found[level] = about | _judged(units, classes, labels, horses)
-    of_images = {name: told for name, told in found["image"].items() if name not in about}
+    of_images = {
+        name: told for name, told in found["image"].items() if name not in ("unit", "n_units")
+    }
     for of_class in of_images["classes"].values():
         of_class["n_images"] = of_class["n_units"]
     metrics: dict[str, Any] = {

@@ -101,6 +101,16 @@ def facts(
             }
             for name, found in metrics["baselines"].items()
         ],
+        "levels": [
+            {
+                "unit": told["unit"],
+                "n_units": told["n_units"],
+                "f1_macro": _printed(told["f1_macro"]),
+            }
+            for level, told in metrics["levels"].items()
+            if level != "image"
+        ],
+        "permutation": _permutation(metrics.get("permutation")),
         "n_compared": comparison["n_compared"],
         "budget": comparison["budget"],
         "best": comparison.get("best"),
@@ -137,6 +147,17 @@ def as_html(markdown: str) -> str:
             paragraph = re.sub(r"^\*\*(.+?)\*\*", r"<b>\1</b>", text)
             body.append(f"<p>{paragraph}</p>")
     return _PAGE.format(body="\n".join(body))
+
+
+def _permutation(tested: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if tested is None:
+        return None
+    found = tested["f1_macro"]
+    return {
+        "n_permutations": tested["n_permutations"],
+        **{key: f"{found[key]:.2f}" for key in ("observed", "mean")},
+        "p": f"{found['p']:.3g}",
+    }
 
 
 def _told(backbone: settings.Backbone) -> dict[str, Any]:
