@@ -28,8 +28,8 @@ def test_the_study_runs_from_photographs_to_the_report(study, ran):
 
 def test_quick_steps_do_not_wait_in_the_queue(ran):
     submitted = ran.text.count("has been submitted with SLURM jobid")
-    # ingest, embed, search, train, evaluate, compare, explain
-    assert submitted == 1 + 4 + 2 + 2 + 1 + 2 + 2
+    # ingest, embed, search, train, permute, evaluate, compare, explain
+    assert submitted == 1 + 4 + 2 + 2 + 1 + 1 + 2 + 2
 
 
 def test_the_search_used_both_nodes_and_the_log_says_so(study, ran):
