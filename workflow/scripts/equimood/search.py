@@ -194,7 +194,7 @@ def run(
         tried = []
     if n_trials:
         with _ray(nodes):
-            tuned = _tune(task, space, searcher, n_trials, nodes.n * nodes.cpus, progress)
+            tuned = _tune(task, space, searcher, n_trials, nodes, progress)
         tried = tried or tuned
     return _result(task, [_structure(space, choice) for choice in tried])
 
@@ -392,7 +392,7 @@ def _tune(
     space: Space,
     searcher: Searcher,
     n_trials: int,
-    slots: int,
+    nodes: cluster.Nodes,
     progress: Progress | None,
 ) -> list[Choice]:
     """Let Ray Tune run the trials; their choices, in the order they were suggested."""
@@ -405,10 +405,14 @@ def _tune(
             if progress:
                 progress(self.done, n_trials)
 
-    batched = isinstance(searcher, ConcurrencyLimiter)
+    batched, slots = isinstance(searcher, ConcurrencyLimiter), nodes.n * nodes.cpus
     gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / slots)
     trainable = tune.with_parameters(_trial, task=task, space=space)
-    with tempfile.TemporaryDirectory(dir=task.folder, prefix="tune-") as storage:
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is raised below
+    # Tune writes down why a trial failed, which it cannot where `state` is full; several nodes
+    # need a folder that they share.
+    shared = task.folder if nodes.n > 1 else None
+    with tempfile.TemporaryDirectory(dir=shared, prefix="tune-") as storage:
         results = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
             tune_config=tune.TuneConfig(
@@ -428,7 +432,8 @@ def _tune(
         ).fit()
     for error in results.errors:
         cause = getattr(error, "cause", error)
-        raise cause if isinstance(cause, UserError) else RuntimeError("a trial failed") from error
+        told = isinstance(cause, UserError | OSError)
+        raise cause if told else RuntimeError("a trial failed") from error
     return [dict(results[i].config or {}) for i in range(len(results))]
 
 
