@@ -285,7 +285,7 @@ def _facts(
     progress: Progress | None,
 ) -> pd.DataFrame:
     """What is known of each named file, or why it is refused: indexed by name."""
-    files = _locate(names, root)
+    files = located(names, root, "data.images")
     known = _known(state_dir)
     measured = files.merge(known, on=["path", "size", "mtime_ns"], how="left")
     new = measured[measured["sha256"].isna() & measured["reason"].isna()]
@@ -328,26 +328,29 @@ def _refusal(facts: images.Facts, ingest: Ingest) -> tuple[str, str]:
     raise AssertionError(f"images.check accepts {facts}")
 
 
-def _locate(names: pd.Series, root: Path) -> pd.DataFrame:
-    """Real path, size and time of change of each file inside ``root``, or why it is refused."""
+def located(names: pd.Series, root: Path, key: str) -> pd.DataFrame:
+    """Real path, size and time of change of each file inside ``root``, or why it is refused.
+
+    ``key`` of the settings names the root.
+    """
     folders: dict[str, str] = {}
     listings: dict[str, dict[str, str]] = {}
 
     def locate(name: str) -> tuple[str | None, int, int, str | None, str | None]:
         folder, file = os.path.split(os.path.join(root, name))  # noqa: PTH118
-        if folder not in folders:
-            folders[folder] = os.path.realpath(folder)
-        path = f"{folders[folder]}/{file}"
-        if file in ("", ".", ".."):
-            path = os.path.realpath(path)
         try:
+            if folder not in folders:
+                folders[folder] = os.path.realpath(folder)
+            path = f"{folders[folder]}/{file}"
+            if file in ("", ".", ".."):
+                path = os.path.realpath(path)
             facts = os.lstat(path)
             if stat.S_ISLNK(facts.st_mode):
                 path = os.path.realpath(path)
                 facts = os.stat(path)  # noqa: PTH116
         except (OSError, ValueError):
-            advice = f"no such file under {root}; check data.images and the spelling"
-            if close := _spelt(file, folders[folder], listings):
+            advice = f"no such file under {root}; check {key} and the spelling"
+            if close := _spelt(file, folders.get(folder, folder), listings):
                 advice = f"the folder has {close!r}: write the same letters"
             elif "\\" in name:
                 advice = "write / between folders"
