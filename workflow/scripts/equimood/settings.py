@@ -19,8 +19,12 @@ from equimood.files import digest
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+Spread = Annotated[float, Field(gt=0, le=1)]
 Pooling = Literal["avg", "grid2", "grid3", "cls", "cls_mean", "cls4", "cls4_mean"]
+Diverging = Literal[
+    "PuOr", "RdBu", "BrBG", "PiYG", "PRGn", "RdGy", "RdYlBu", "RdYlGn", "Spectral", "coolwarm",
+    "bwr", "seismic",
+]  # fmt: skip
 Metric = Literal["f1_macro", "balanced_accuracy", "accuracy", "matthews_corrcoef"]
 
 DRAWN_SHARES = {"neutral": 0.37, "alarmed": 0.21, "annoyed": 0.21, "relaxed": 0.21}
@@ -28,6 +32,10 @@ DRAWN_SHARES = {"neutral": 0.37, "alarmed": 0.21, "annoyed": 0.21, "relaxed": 0.
 
 OWN_MODEL_ARGS = {"pretrained", "checkpoint_path", "num_classes", "features_only", "in_chans"}
 """Arguments of timm.create_model that Equimood gives itself; a checkpoint would run its code."""
+
+COLUMNS = ("image", "label", "horse", "session", "video", "rater", "confidence", "x0", "y0", "x1",
+           "y1", "time_s", "fold")  # fmt: skip
+"""Columns of the annotations that Equimood knows."""
 
 _NAME = "write a name of letters, digits, _ and -, with a letter or digit first"
 _TEXT = (
@@ -90,6 +98,13 @@ class Data(Section):
     def _consistent(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("a class is named twice")
+        for name in self.columns:
+            if name not in COLUMNS:
+                close = difflib.get_close_matches(name, COLUMNS, n=1) or COLUMNS
+                raise ValueError(
+                    f"columns: found {name!r} before the colon; write {' or '.join(close)} there, "
+                    "and your own name after it"
+                )
         return self
 
 
@@ -178,11 +193,12 @@ class Backbone(Section):
     """Arguments for timm.create_model, such as `pad_type`, `bn_eps`, `img_size`."""
     input_px: int | None = Field(None, ge=16, le=2048)
     """Side of the square input in pixels; null: what the weights were trained with."""
-    mean: tuple[float, float, float] | None = None
+    mean: tuple[Share, Share, Share] | None = None
     """Normalisation mean per channel, of pixels in 0-1; null: what the weights were trained
     with."""
-    std: tuple[Positive, Positive, Positive] | None = None
-    """Normalisation standard deviation per channel; null: what the weights were trained with."""
+    std: tuple[Spread, Spread, Spread] | None = None
+    """Normalisation standard deviation per channel, of pixels in 0-1; null: what the weights were
+    trained with."""
     interpolation: Literal["bilinear", "bicubic"] | None = None
     """Resize filter (always antialiased); null: what the weights were trained with."""
     fit: Literal["squash", "pad", "crop"] = "squash"
@@ -226,7 +242,7 @@ class Search(Section):
     """Score, averaged over inner folds, that the search makes large."""
     n_trials: int = Field(24, ge=1)
     """Structures tried: all where they are no more than this, else a seeded Optuna search."""
-    views: list[list[Name]] = Field([["whole"]], min_length=1)
+    views: list[Annotated[list[Name], Field(min_length=1)]] = Field([["whole"]], min_length=1)
     """Views compared; a list of several is their concatenation: face and posture together."""
     backbones: list[Name] = []
     """Backbones compared; empty: all."""
@@ -249,7 +265,7 @@ class Search(Section):
     """Dropout rates: on the features of a linear head, on the hidden units of an MLP."""
     label_smoothing: list[Annotated[float, Field(ge=0, lt=1)]] = Field([0.0, 0.1], min_length=1)
     """Label smoothings."""
-    seeds: int = Field(1, ge=1)
+    seeds: int = Field(1, ge=1, le=1000)
     """Seeds per combination."""
     epochs: int = Field(30, ge=1)
     """Passes over the training images."""
@@ -260,7 +276,7 @@ class Search(Section):
 class Train(Section):
     """The chosen configuration, trained on all horses of the fold."""
 
-    seeds: int = Field(3, ge=1)
+    seeds: int = Field(3, ge=1, le=1000)
     """Heads trained with different seeds, their logits averaged."""
     calibrate: bool = True
     """Fit a temperature to predictions on horses that the head did not see."""
@@ -311,7 +327,7 @@ class Figures(Section):
     """Images shown one by one, drawn evenly over classes, right and wrong."""
     sheet_columns: int = Field(6, ge=1, le=20)
     """Images of each kind (confident, typical, doubtful, wrong) on a class's contact sheet."""
-    colormap: str = "PuOr"
+    colormap: Diverging = "PuOr"
     """Diverging matplotlib colour map of signed attributions; the default is colour-blind safe."""
 
 
@@ -334,7 +350,7 @@ class Settings(Section):
 
     study: Name
     """Name of the study: everything it makes stands under results/<study>/."""
-    seed: int = Field(1, ge=0)
+    seed: int = Field(1, ge=0, le=999_999)
     """Seed of every random choice."""
     data: Data
     demo: Demo | None = None
