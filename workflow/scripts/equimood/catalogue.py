@@ -10,7 +10,7 @@ import stat
 import time
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import combinations, pairwise
@@ -49,6 +49,7 @@ SAVE_EVERY_S = 30.0  # what a kill may lose
 FILES_PER_TASK = 32
 POOL_FROM_FILES = 500
 INSIDE_SHARE = 0.9  # of a box's area that must lie in the picture; raters overshoot its edge
+SAME_BOX = 0.5  # of the frame of all boxes of a photograph that is common to all of them
 MAX_NEAR_DUPLICATES = 200_000
 
 
@@ -101,6 +102,13 @@ def build(
     photos["remedy"] = photos["image"].map(found["remedy"]).fillna(photos["remedy"])
     photos = photos.join(found[FACT_NAMES], on="image")
     _refuse_copies(photos)
+    if any(view.box == "annotations" for view in views.values()):
+        _refuse_torn_boxes(photos, annotations)
+    else:
+        _tell_outside(annotations, photos, "annotations")
+    if regions is not None:
+        _tell_outside(_boxed(regions), photos, "regions")
+    _tell_nameless(annotations)
     usable = photos[photos["reason"].isna()].copy()
     usable["photo_id"] = [
         hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -485,6 +493,53 @@ def _refuse_copies(photos: pd.DataFrame) -> None:
     photos.loc[rows, "remedy"] = "nothing to do: the first is kept"
 
 
+def _refuse_torn_boxes(photos: pd.DataFrame, annotations: pd.DataFrame) -> None:
+    """Refuse photographs whose rows give boxes in different places; of similar ones the first."""
+    by_photo = annotations.groupby(["image", "horse"])[["line", *BOX]]
+    low, high = by_photo.min(), by_photo.max()
+
+    def area(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
+        return (b["x1"] - a["x0"]).clip(lower=0) * (b["y1"] - a["y0"]).clip(lower=0)
+
+    torn = area(high, low) < SAME_BOX * area(low, high)
+    at = pd.MultiIndex.from_frame(photos[["image", "horse"]])
+    rows = photos.index[torn.reindex(at).to_numpy() & photos["reason"].isna()]
+    lines = [f"{low['line'][at[row]]} and {high['line'][at[row]]}" for row in rows]
+    photos.loc[rows, "reason"] = [f"contradictory: boxes of lines {both}" for both in lines]
+    photos.loc[rows, "remedy"] = "keep the right box, or name the other horse"
+
+
+def _tell_outside(rows: pd.DataFrame, photos: pd.DataFrame, table: str) -> None:
+    """Warn of boxes that lie outside their pictures, and so are never seen."""
+    size = photos.drop_duplicates("image").set_index("image")[["width", "height"]].astype(float)
+    width, height = size.reindex(rows["image"]).to_numpy().T
+    beyond = (rows["x0"] >= width) | (rows["y0"] >= height)
+    outside = rows[beyond | (rows["x1"] < 0) | (rows["y1"] < 0)]
+    if len(outside):
+        first = outside.sort_values("line").iloc[0]
+        log.warning(
+            "%s: %d boxes lie outside their pictures and are not visible, the first in line %d: "
+            "%s in %s pixels; boxes are in pixels of the upright picture",
+            table, len(outside), first["line"], _pixels(first[BOX]),
+            " × ".join(f"{side:g}" for side in size.loc[first["image"]]),
+        )  # fmt: skip
+
+
+def _tell_nameless(annotations: pd.DataFrame) -> None:
+    """Say that equal rows without a rater count as several raters."""
+    same = annotations.duplicated(["image", "horse", "label"]) & annotations["rater"].isna()
+    if same.any():
+        log.warning(
+            "%d rows repeat an earlier one without a rater and count as further raters, the first "
+            "in line %d; name the raters, or delete the copies",
+            same.sum(), annotations.loc[same, "line"].min(),
+        )  # fmt: skip
+
+
+def _pixels(box: Iterable[float]) -> str:
+    return ", ".join(f"{edge:g}" for edge in box)
+
+
 def framed(
     photos: pd.DataFrame, name: str, view: View, regions: pd.DataFrame | None, ingest: Ingest
 ) -> pd.DataFrame:
@@ -517,12 +572,13 @@ def framed(
     frames = photos.assign(view=name)
     frames[BOX] = np.column_stack([low, high])
     shorter = (high - low).min(axis=1)
+    table = "regions" if view.box == "regions" else "annotations"
     problems = [
         (np.isnan(box).any(axis=1), "no box", f"give the box that view {name!r} looks at"),
         (
             inside_share < INSIDE_SHARE,
             "box outside the picture",
-            "boxes are in pixels of the upright picture",
+            f"boxes are in pixels of the upright picture; mend it in the {table}",
         ),
         (
             shorter < ingest.min_side_px,
@@ -534,6 +590,11 @@ def framed(
         fresh = wrong & frames["reason"].isna().to_numpy()
         frames.loc[fresh, "reason"] = reason
         frames.loc[fresh, "remedy"] = remedy
+    off = np.flatnonzero(frames["reason"] == "box outside the picture")
+    frames.loc[frames.index[off], "reason"] = [
+        f"box outside the picture: {_pixels(box[i])} in {' × '.join(f'{s:g}' for s in size[i])}"
+        for i in off
+    ]
     usable = frames[frames["reason"].isna()]
     same = usable[usable.duplicated(["sha256", *BOX], keep=False)]
     by_frame = same.groupby(["sha256", *BOX])["horse"]
@@ -547,9 +608,17 @@ def framed(
 
 def _region_boxes(photos: pd.DataFrame, regions: pd.DataFrame, wanted: list[str]) -> np.ndarray:
     """Box around the wanted regions that are visible (boxes and points), (n, 4); NaN without."""
-    rows = regions[
-        regions["visible"] & regions["region"].isin(wanted) & (regions["kind"] != "mask")
-    ]
+    rows = _boxed(regions[regions["region"].isin(wanted)])
+    edges = rows.groupby(["image", "horse"]).agg(
+        {"x0": "min", "y0": "min", "x1": "max", "y1": "max"}
+    )
+    wanted_photos = pd.MultiIndex.from_frame(photos[["image", "horse"]])
+    return edges.reindex(wanted_photos)[BOX].to_numpy(float)
+
+
+def _boxed(regions: pd.DataFrame) -> pd.DataFrame:
+    """The boxes of visible regions, and those around their points."""
+    rows = regions[regions["visible"] & (regions["kind"] != "mask")]
     rows = rows[["image", "horse", "kind", "points", "line", *BOX]].copy()
     dotted = rows["kind"] == "points"
     points = [
@@ -558,11 +627,7 @@ def _region_boxes(photos: pd.DataFrame, regions: pd.DataFrame, wanted: list[str]
     ]
     if points:
         rows.loc[dotted, BOX] = [[*xy.min(axis=0), *xy.max(axis=0)] for xy in points]
-    edges = rows.groupby(["image", "horse"]).agg(
-        {"x0": "min", "y0": "min", "x1": "max", "y1": "max"}
-    )
-    wanted_photos = pd.MultiIndex.from_frame(photos[["image", "horse"]])
-    return edges.reindex(wanted_photos)[BOX].to_numpy(float)
+    return rows
 
 
 def _commonest(reasons: pd.Series, counts: pd.Series) -> str:
