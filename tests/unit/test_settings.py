@@ -195,6 +195,18 @@ def test_all_that_is_not_there_is_told_at_once(tmp_path, monkeypatch):
     settings.check_paths(settings.load(study))
 
 
+def test_braces_in_paths_which_snakemake_would_fill_in_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("{2026}").mkdir()
+    study = OWN | {"data": OWN["data"] | {"images": "{2026}", "regions": "r}.csv"}}
+    with pytest.raises(UserError) as refused:
+        settings.check_paths(settings.load(study))
+    remedy = "; Snakemake takes braces for a wildcard: rename it without"
+    assert str(refused.value).splitlines() == [
+        "data.images: found '{2026}'" + remedy, "data.regions: found 'r}.csv'" + remedy,
+    ]  # fmt: skip
+
+
 def test_boxes_that_every_choice_needs_of_new_images_are_asked_for_before_any_job(
     tmp_path, monkeypatch
 ):

@@ -451,6 +451,15 @@ def load(config: Mapping[str, Any], source: str = "config.yaml") -> Settings:
 def check_paths(study: Settings) -> None:
     """Refuse folders and files that are not there; a UserError says all of them."""
     lines = []
+    named = {f"backbones.{name}.weights": spec.weights for name, spec in study.backbones.items()}
+    for part, keys in (("data", ("annotations", "images", "regions")),
+                       ("predict", ("images", "regions"))):  # fmt: skip
+        named |= {f"{part}.{key}": getattr(getattr(study, part), key) for key in keys}
+    for key, path in named.items():
+        if path and {*"{}"} & {*path}:
+            lines.append(
+                f"{key}: found {path!r}; Snakemake takes braces for a wildcard: rename it without"
+            )
     photographs, new = study.data.images, study.predict.images
     if photographs and not Path(photographs).is_dir():
         lines.append(f"data.images: no such folder {photographs}; write the folder of pictures")
