@@ -213,6 +213,12 @@ def test_a_class_that_two_horses_show_is_refused_before_any_job(tmp_path):
     assert "class 'alert' is shown by 2 horses" in message and "at least 3" in message
 
 
+def test_a_class_that_one_horse_shows_is_refused(tmp_path):
+    rows = [[f"{i}.jpg", "calm", f"Bella {i}"] for i in range(4)] + [["x.jpg", "alert", "Bella 1"]]
+    told = "class 'alert' is shown by 1 horse; a class needs at least 3: one to learn from"
+    assert told in complaint(table(tmp_path / "a.csv", rows))
+
+
 def test_a_class_that_no_row_has_is_taken_for_a_misspelling(tmp_path):
     path = table(tmp_path / "a.csv", ROWS)
     with pytest.raises(UserError, match=r"no row has the class 'alrt'; check its spelling, or "):
