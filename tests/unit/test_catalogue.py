@@ -268,6 +268,7 @@ def test_of_the_same_bytes_under_two_names_the_first_is_kept(study):
     refused = study.refusal({"image": "h1/again.png", "label": "calm", "horse": "h1"})
     assert refused["image"] == "h1/again.png"
     assert refused["reason"] == "duplicate: the same bytes as h1/1.png"
+    assert refused["remedy"] == "nothing to do: the first is kept"
 
 
 @pytest.mark.parametrize(
@@ -279,6 +280,7 @@ def test_the_same_bytes_with_another_label_or_horse_are_all_refused(study, label
     assert found.quarantine["image"].tolist() == ["h1/1.png", "again.png"]
     assert (found.quarantine["reason"].str.startswith(f"contradictory: another {what}")).all()
     assert found.quarantine["reason"].str.contains("again.png").tolist() == [True, False]
+    assert (found.quarantine["remedy"] == f"find out which {what} is right and keep one row").all()
     assert len(found.images) == 11
 
 
@@ -365,6 +367,17 @@ def test_boxes_in_two_places_for_one_horse_are_refused_and_similar_ones_are_one(
         [0, 0, 40, 60]
     ]
     assert study.build(annotate(*rows, *apart)).quarantine.empty  # no view looks at a box
+
+
+def test_a_region_outside_its_picture_is_refused_with_the_line_of_its_table(study):
+    rows = [
+        region(row["image"], "neck", (10, 10, 60, 50), horse=row["horse"]) for row in study.rows
+    ]
+    rows[1] |= boxed_by(100, 10, 150, 50) | {"line": 17}
+    views = {"neck": View(box="regions", regions=["neck"])}
+    (refused,) = study.build(views=views, regions=pd.DataFrame(rows)).quarantine.to_dict("records")
+    where = "100, 10, 150, 50 in 80 × 60, line 17 of the regions"
+    assert refused["reason"] == f"box outside the picture: {where}"
 
 
 def test_what_no_view_shows_is_said_in_the_log(study, caplog):

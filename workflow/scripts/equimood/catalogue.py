@@ -560,7 +560,8 @@ def framed(
         box = photos[BOX].to_numpy(float)
     else:
         assert regions is not None  # settings._consistent
-        box = _region_boxes(photos, regions, view.regions)
+        *edges, lines = _region_boxes(photos, regions, view.regions).T
+        box = np.column_stack(edges)
     low, high = box[:, :2], box[:, 2:]
     length = np.maximum(high - low, 1e-6)  # a single point is a box, too
     inside = np.clip(np.minimum(high, size) - np.maximum(low, 0), 0, None)
@@ -572,13 +573,12 @@ def framed(
     frames = photos.assign(view=name)
     frames[BOX] = np.column_stack([low, high])
     shorter = (high - low).min(axis=1)
-    table = "regions" if view.box == "regions" else "annotations"
     problems = [
         (np.isnan(box).any(axis=1), "no box", f"give the box that view {name!r} looks at"),
         (
             inside_share < INSIDE_SHARE,
             "box outside the picture",
-            f"boxes are in pixels of the upright picture; mend it in the {table}",
+            "boxes are in pixels of the upright picture",
         ),
         (
             shorter < ingest.min_side_px,
@@ -593,6 +593,7 @@ def framed(
     off = np.flatnonzero(frames["reason"] == "box outside the picture")
     frames.loc[frames.index[off], "reason"] = [
         f"box outside the picture: {_pixels(box[i])} in {' × '.join(f'{s:g}' for s in size[i])}"
+        + (f", line {lines[i]:g} of the regions" if view.box == "regions" else "")
         for i in off
     ]
     usable = frames[frames["reason"].isna()]
@@ -607,13 +608,16 @@ def framed(
 
 
 def _region_boxes(photos: pd.DataFrame, regions: pd.DataFrame, wanted: list[str]) -> np.ndarray:
-    """Box around the wanted regions that are visible (boxes and points), (n, 4); NaN without."""
+    """Box around the wanted regions that are visible (boxes and points), and the first's line.
+
+    (n, 5); NaN without.
+    """
     rows = _boxed(regions[regions["region"].isin(wanted)])
     edges = rows.groupby(["image", "horse"]).agg(
-        {"x0": "min", "y0": "min", "x1": "max", "y1": "max"}
+        {"x0": "min", "y0": "min", "x1": "max", "y1": "max", "line": "min"}
     )
     wanted_photos = pd.MultiIndex.from_frame(photos[["image", "horse"]])
-    return edges.reindex(wanted_photos)[BOX].to_numpy(float)
+    return edges.reindex(wanted_photos)[[*BOX, "line"]].to_numpy(float)
 
 
 def _boxed(regions: pd.DataFrame) -> pd.DataFrame:
