@@ -10,7 +10,7 @@ import stat
 import time
 import unicodedata
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import combinations, pairwise
@@ -101,14 +101,14 @@ def build(
     photos["reason"] = photos["image"].map(found["reason"]).fillna(photos["reason"])
     photos["remedy"] = photos["image"].map(found["remedy"]).fillna(photos["remedy"])
     photos = photos.join(found[FACT_NAMES], on="image")
-    _refuse_copies(photos)
     if any(view.box == "annotations" for view in views.values()):
         _refuse_torn_boxes(photos, annotations)
     else:
         _tell_outside(annotations, photos, "annotations")
     if regions is not None:
-        _tell_outside(_boxed(regions), photos, "regions")
+        _tell_outside(_boxed(regions, tables.REGIONS), photos, "regions")
     _tell_nameless(annotations)
+    _refuse_copies(photos)
     usable = photos[photos["reason"].isna()].copy()
     usable["photo_id"] = [
         hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -536,7 +536,7 @@ def _tell_nameless(annotations: pd.DataFrame) -> None:
         )  # fmt: skip
 
 
-def _pixels(box: Iterable[float]) -> str:
+def _pixels(box: np.ndarray | pd.Series) -> str:
     return ", ".join(f"{edge:g}" for edge in box)
 
 
@@ -612,18 +612,21 @@ def _region_boxes(photos: pd.DataFrame, regions: pd.DataFrame, wanted: list[str]
 
     (n, 5); NaN without.
     """
-    rows = _boxed(regions[regions["region"].isin(wanted)])
-    edges = rows.groupby(["image", "horse"]).agg(
-        {"x0": "min", "y0": "min", "x1": "max", "y1": "max", "line": "min"}
+    edges = (
+        _boxed(regions, wanted)
+        .groupby(["image", "horse"])
+        .agg({"x0": "min", "y0": "min", "x1": "max", "y1": "max", "line": "min"})
     )
     wanted_photos = pd.MultiIndex.from_frame(photos[["image", "horse"]])
     return edges.reindex(wanted_photos)[[*BOX, "line"]].to_numpy(float)
 
 
-def _boxed(regions: pd.DataFrame) -> pd.DataFrame:
-    """The boxes of visible regions, and those around their points."""
-    rows = regions[regions["visible"] & (regions["kind"] != "mask")]
-    rows = rows[["image", "horse", "kind", "points", "line", *BOX]].copy()
+def _boxed(regions: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
+    """Rows of the wanted regions that are visible (boxes and points), each with a box."""
+    rows = regions[
+        regions["visible"] & regions["region"].isin(wanted) & (regions["kind"] != "mask")
+    ]
+    rows = rows[["image", "horse", "region", "kind", "points", "line", *BOX]].copy()
     dotted = rows["kind"] == "points"
     points = [
         tables.read_points(text, line)
