@@ -1,6 +1,7 @@
 """A disk that fills up in the middle of a study, and is given more room."""
 
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -15,6 +16,7 @@ def small_disk(clone, name, size):
     disk = clone.folder.with_name(f"disk-{name}")
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
+    shutil.rmtree(clone.folder / name, ignore_errors=True)  # of the test before
     (clone.folder / name).symlink_to(disk)
     yield disk
     (clone.folder / name).unlink()
