@@ -293,6 +293,7 @@ def test_of_the_same_bytes_under_two_names_the_first_is_kept(study):
     refused = study.refusal({"image": "h1/again.png", "label": "calm", "horse": "h1"})
     assert refused["image"] == "h1/again.png"
     assert refused["reason"] == "duplicate: the same bytes as h1/1.png"
+    assert refused["remedy"] == "nothing to do: the first is kept"
 
 
 @pytest.mark.parametrize(
@@ -304,6 +305,7 @@ def test_the_same_bytes_with_another_label_or_horse_are_all_refused(study, label
     assert found.quarantine["image"].tolist() == ["h1/1.png", "again.png"]
     assert (found.quarantine["reason"].str.startswith(f"contradictory: another {what}")).all()
     assert found.quarantine["reason"].str.contains("again.png").tolist() == [True, False]
+    assert (found.quarantine["remedy"] == f"find out which {what} is right and keep one row").all()
     assert len(found.images) == 11
 
 
@@ -363,8 +365,8 @@ def test_a_box_gets_its_margin_is_clipped_and_rounded(study, box, margin, expect
     ("box", "reason"),
     [
         (None, "no box"),
-        ((200, 10, 300, 50), "box outside the picture"),
-        ((40, 10, 120, 50), "box outside the picture"),
+        ((200, 10, 300, 50), "box outside the picture: 200, 10, 300, 50 in 80 × 60"),
+        ((40, 10, 120, 50.5), "box outside the picture: 40, 10, 120, 50.5 in 80 × 60"),
         ((0.1, 0.1, 0.9, 0.9), "tiny: the box"),  # shares, not pixels
         ((10, 10, 30, 55), "tiny: the box"),
     ],
@@ -372,6 +374,54 @@ def test_a_box_gets_its_margin_is_clipped_and_rounded(study, box, margin, expect
 def test_a_box_of_no_use_is_refused_in_its_view(study, box, reason):
     refused = framed(study, box)
     assert (refused["reason"], refused["view"]) == (reason, "head")
+
+
+def test_boxes_in_two_places_for_one_horse_are_refused_and_similar_ones_are_one(study):
+    draw(study.folder / "two.png", seed=99)
+    row = {"image": "two.png", "label": "calm", "horse": "h1"}
+    rows = [row | boxed_by(0, 0, 70, 60) for row in study.rows]
+    views = {"horse": View(box="annotations")}
+    apart = [row | boxed_by(0, 0, 40, 60), row | boxed_by(40, 0, 80, 60)]
+    (refused,) = study.build(annotate(*rows, *apart), views).quarantine.to_dict("records")
+    assert refused["reason"] == "contradictory: boxes of lines 14 and 15"
+    assert refused["remedy"] == "keep the right box, or name the other horse"
+    similar = [row | boxed_by(0, 0, 40, 60), row | boxed_by(2, 3, 44, 60)]
+    found = study.build(annotate(*rows, *similar), views)
+    assert found.quarantine.empty
+    assert found.images.loc[found.images["path"] == "two.png", BOX].values.tolist() == [
+        [0, 0, 40, 60]
+    ]
+    assert study.build(annotate(*rows, *apart)).quarantine.empty  # no view looks at a box
+
+
+def test_a_region_outside_its_picture_is_refused_with_the_line_of_its_table(study):
+    rows = [
+        region(row["image"], "neck", (10, 10, 60, 50), horse=row["horse"]) for row in study.rows
+    ]
+    rows[1] |= boxed_by(100, 10, 150, 50) | {"line": 17}
+    views = {"neck": View(box="regions", regions=["neck"])}
+    (refused,) = study.build(views=views, regions=pd.DataFrame(rows)).quarantine.to_dict("records")
+    where = "100, 10, 150, 50 in 80 × 60, line 17 of the regions"
+    assert refused["reason"] == f"box outside the picture: {where}"
+
+
+def test_what_no_view_shows_is_said_in_the_log(study, caplog):
+    boxed = [row | boxed_by(0, 0, 70, 60) for row in study.rows]
+    boxed[3] |= boxed_by(80, 0, 90, 60)
+    regions = [
+        region("h1/1.png", "neck", (10, 10, 50, 70)),
+        region("h1/1.png", "tail", (10, 61, 50, 70), line=7),
+        region("h2/2.png", "trunk", kind="points", points="90 10 95 20", line=5),
+        region("h2/2.png", "legs", (10, 61, 50, 70), line=3, visible=False),
+    ]
+    study.build(annotate(*boxed, boxed[0]), regions=pd.DataFrame(regions))
+    told = [record.getMessage() for record in caplog.records]
+    outside = "lie outside their pictures and are not visible, the first in line"
+    pixels = "in 80 × 60 pixels; boxes are in pixels of the upright picture"
+    assert f"annotations: 1 boxes {outside} 5: 80, 0, 90, 60 {pixels}" in told
+    assert f"regions: 2 boxes {outside} 5: 90, 10, 95, 20 {pixels}" in told
+    repeated = "1 rows repeat an earlier one without a rater and count as further raters, the first"
+    assert f"{repeated} in line 14; name the raters, or delete the copies" in told
 
 
 def region(image: str, name: str, box: tuple | None = None, **more: object) -> dict:

@@ -76,6 +76,19 @@ def test_text_of_a_table_names_a_file_in_the_folder_it_is_meant_for():
     assert files.as_file_name("../a b/ç:d.png") == ".._a_b_ç_d.png"
 
 
+def test_a_long_name_is_cut_for_the_disk_and_stays_its_own(tmp_path):
+    one, other = (files.as_file_name("馬" * 300 + end) for end in "ab")
+    assert one != other and one.startswith("馬" * 40)
+    for name in (one, other):
+        files.write_text(tmp_path / f"{name}.png", "x")
+    assert files.as_file_name("x" * 150) == "x" * 150
+
+
+def test_classes_that_would_share_a_file_have_one_each():
+    plain, one, other = files.distinct_file_names(["calm", "a b", "a/b"])
+    assert plain == "calm" and one != other and {one[:4], other[:4]} == {"a_b-"}
+
+
 # Progress that outlives a kill
 
 

@@ -148,6 +148,9 @@ def test_what_is_no_picture_is_refused(tmp_path):
     assert refusal(tmp_path / "empty.jpg").startswith("empty")
     (tmp_path / "text.jpg").write_text("a note about a horse\n")
     assert refusal(tmp_path / "text.jpg") == "unreadable: not a picture"
+    with pytest.raises(images.ImageError) as refused:
+        images.read(tmp_path / "text.jpg")
+    assert refused.value.remedy == "save it as JPEG or PNG"
     (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     assert refusal(tmp_path / "phone.jpg") == "unreadable: HEIC"
     assert refusal(tmp_path / "none.jpg").startswith("unreadable: No such file")
@@ -164,18 +167,43 @@ def test_float_pixels_are_refused(tmp_path, scene):
     assert "type F" in refusal(path)
 
 
-def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
-    """100,000 x 100,000 pixels (30 GB decoded) in a few bytes."""
+def png(width: int, height: int, bits: int, rows: bytes) -> bytes:
+    """A PNG of RGB, each row led by its filter's number."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (
             struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         )
 
-    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99)))
-    (tmp_path / "bomb.png").write_bytes(bomb + chunk(b"IEND", b""))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + header + body + chunk(b"IEND", b"")
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
+    """100,000 x 100,000 pixels (30 GB decoded) in a few bytes."""
+    (tmp_path / "bomb.png").write_bytes(png(100_000, 100_000, 8, bytes(99)))
     assert refusal(tmp_path / "bomb.png") == "too large: 100000 × 100000 pixels"
+    with pytest.raises(images.ImageError) as refused:
+        images.inspect(tmp_path / "bomb.png", **LIMITS)
+    allowed = f"scale it down; ingest.max_pixels allows {LIMITS['max_pixels']}"
+    assert refused.value.remedy == allowed
+
+
+def test_colours_of_sixteen_bits_keep_their_levels(tmp_path, scene):
+    deep = (scene.astype(">u2") * 257).tobytes()
+    length = len(deep) // 120
+    rows = b"".join(b"\0" + deep[i * length : (i + 1) * length] for i in range(120))
+    (tmp_path / "deep.png").write_bytes(png(160, 120, 16, rows))
+    found = pixels(images.read(tmp_path / "deep.png")).astype(int)
+    assert np.abs(found - scene).max() <= 1
+
+
+def test_a_hundred_million_pixels_are_read(tmp_path):
+    Image.linear_gradient("L").resize((10_000, 10_000)).save(tmp_path / "large.jpg")
+    facts = images.measure(tmp_path / "large.jpg", 100_000_000)
+    assert (facts.width, facts.height) == (10_000, 10_000)
+    assert facts.mean == pytest.approx(127.5, abs=1)
 
 
 def test_a_file_far_too_large_for_a_picture_is_not_read(tmp_path, scene):

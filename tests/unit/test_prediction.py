@@ -239,7 +239,32 @@ def test_a_bad_image_is_refused_with_reason_and_remedy_and_the_others_are_judged
     ):
         assert reason.startswith(expected)
     assert quarantine["remedy"].str.len().all() and quarantine["view"].isna().all()
-    assert f"no such file in {folder}; paths start there" in quarantine["remedy"].iloc[3]
+    remedy = f"no such file under {folder}; check predict.images and the spelling"
+    assert quarantine["remedy"].iloc[3] == remedy
+
+
+def test_odd_names_and_links_are_refused_alone_and_followed_inside_the_folder(model, folder):
+    (folder / "link.png").symlink_to("a.png")
+    (folder / "dead.png").symlink_to("gone.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "round").symlink_to("round")
+    good = ["link.png", str(folder / "a.png")]
+    bad = [
+        "dead.png",
+        "loop.png",
+        "round/a.png",
+        "x" * 300 + ".png",
+        "A.png",
+        "a\0.png",
+        "\0/a.png",
+    ]
+    rows = pd.DataFrame({"line": range(2, 11), "image": good + bad}).reindex(
+        columns=["line", "image", *BOX]
+    )
+    framed, quarantine = prediction.frame(rows, None, folder, WHOLE, Ingest())
+    assert framed["whole"]["image"].tolist() == good
+    assert quarantine["image"].tolist() == bad and set(quarantine["reason"]) == {"missing"}
+    assert quarantine["remedy"].iloc[4] == "the folder has 'a.png': write the same letters"
 
 
 @pytest.mark.parametrize("views", [WHOLE, BODY, BODY | WHOLE])

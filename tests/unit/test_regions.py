@@ -118,11 +118,22 @@ def test_a_mask_outside_the_image_folder_or_of_another_size_is_refused(tmp_path)
     Image.new("L", (20, 20), 255).save(tmp_path / "secret.png")
     Image.new("L", (10, 20), 255).save(folder / "small.png")
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
-    for name in ("../secret.png", "link.png", "missing.png", str(tmp_path / "secret.png"), None):
+    (folder / "loop.png").symlink_to("loop.png")
+    outside = ("../secret.png", "link.png", str(tmp_path / "secret.png"))
+    for name in (*outside, "missing.png", None, "loop.png", "a\0.png", "x" * 300):
         with pytest.raises(UserError, match="inside the image folder"):
             masks(region("neck", kind="mask", mask=name), images_dir=folder)
     with pytest.raises(UserError, match=r"10 x 20 pixels.* 20 x 20"):
         masks(region("neck", kind="mask", mask="small.png"), images_dir=folder)
+
+
+def test_a_mask_far_larger_than_its_photograph_is_refused_before_it_is_decoded(tmp_path):
+    big = tmp_path / "big.png"
+    Image.new("1", (6000, 6000)).save(big)
+    big.write_bytes(big.read_bytes()[:200])  # decoding would find it truncated
+    told = r"line 2: mask 'big.png' is too large: 6000 × 6000 pixels; save it at the size.* 20 x 20"
+    with pytest.raises(UserError, match=told):
+        masks(region("neck", kind="mask", mask="big.png"), images_dir=tmp_path)
 
 
 def test_scores_are_sums_at_full_resolution_and_enrichment_is_share_over_area():

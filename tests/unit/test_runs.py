@@ -105,3 +105,40 @@ def test_files_of_the_login_node_are_refused_on_a_cluster_alone(monkeypatch):
         runs.check_shared(["srv/images", "/tmp/images", None], "equimood_1a-2b")
     runs.check_shared(["srv/images", "/tmp/images", None], None)
     runs.check_shared(["srv/images", None, []], "equimood_1a-2b")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of its own, 16 kB."""
+    if os.geteuid():
+        reason = "mounting a disk needs root"
+        pytest.fail(reason) if os.environ.get("EQUIMOOD_NO_SKIP") else pytest.skip(reason)
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_folder_of_snakemake_on_a_closed_or_full_disk_is_told(disk):
+    with pytest.raises(OSError, match="No space"):
+        (disk / "fill").write_bytes(bytes(100_000))
+    with pytest.raises(UserError, match=r"\.snakemake.*: No space left on device; free some room"):
+        runs.hold(disk / ".snakemake")
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    with pytest.raises(UserError, match=r"\.snakemake.*: Read-only file system; move the project"):
+        runs.hold(disk / ".snakemake")
+
+
+def test_folders_that_cannot_be_written_to_are_told_before_any_job(disk):
+    runs.check_writable([disk / "results/tiny/logs", disk])
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    with pytest.raises(UserError, match=f"^{disk}: Read-only file system; move the project to a d"):
+        runs.check_writable([disk.parent, disk / "results/tiny/logs"])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_told_before_any_job(tmp_path):
+    (tmp_path / "state").mkdir(mode=0o500)
+    with pytest.raises(UserError, match=r"state: Permission denied; allow yourself to write there"):
+        runs.check_writable([tmp_path / "state"])

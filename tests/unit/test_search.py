@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from equimood import cluster, features, heads, search, settings, tables
+from equimood import cluster, features, heads, logs, search, settings, tables
 from equimood.errors import UserError
 from equimood.features import Embedded
 from equimood.files import digest
@@ -285,6 +285,26 @@ def test_too_few_photographs_in_an_inner_fold_are_a_user_error(grid):
     os.chdir(folder)
     with pytest.raises(UserError, match="inner fold 0"):
         search.run(lacking, splits, files, BACKBONES, SEARCH, CLASSES, 3, folder / "record")
+
+
+@pytest.fixture
+def small_state(tmp_path):
+    """A folder whose ``state`` has room for a few trials."""
+    if os.geteuid():
+        reason = "mounting a small disk needs root"
+        pytest.fail(reason) if os.environ.get("EQUIMOOD_NO_SKIP") else pytest.skip(reason)
+    disk = tmp_path / "state"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", disk], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_disk_that_fills_up_under_a_trial_is_told_by_its_file(small_state, capfd):
+    with pytest.raises(OSError, match=r"No space left on device: '.*state/search/") as caught:
+        in_folder(small_state, find, SEARCH)
+    assert caught.value.errno in logs.DISK
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_result_files_read_back(grid, tmp_path):

@@ -2,9 +2,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
+import matplotlib
+import numpy as np
 import pytest
-from equimood import demo, settings
+from equimood import demo, search, settings
 from equimood.errors import UserError
 from equimood.reference import DEMO
 
@@ -147,6 +150,18 @@ def test_what_does_not_fit_together_is_refused(changes, message):
         ("evaluate", {"confidence": 1}, "evaluate.confidence: found 1; write less than 1"),
         ("train", {"calibrate": "maybe"}, "train.calibrate: found 'maybe'; write true or false"),
         ("search", {"views": ["whole"]}, "search.views.0: found 'whole'; write a list: [a, b]"),
+        ("search", {"views": [[]]}, "search.views.0: found []; write at least 1"),
+        ("search", {"seeds": 1001}, "search.seeds: found 1001; write at most 1000"),
+        ("figures", {"colormap": "NoSuch"}, "figures.colormap: found 'NoSuch'; write 'PuOr', 'RdB"),
+        ("seed", 10**6, "seed: found 1000000; write at most 999999"),
+        ("data", {"columns": {"sesion": "visite"}},
+         "data: columns: found 'sesion' before the colon; write session there, and your own name"),
+        ("data", {"columns": {"humidity": "eau"}},
+         "data: columns: found 'humidity' before the colon; write image or label or horse or"),
+        ("backbones", {"small": {"architecture": "a", "mean": [123.7, 0, 0]}},
+         "backbones.small.mean.0: found 123.7; write at most 1"),
+        ("backbones", {"small": {"architecture": "a", "std": [0.2, 0.2, 58.4]}},
+         "backbones.small.std.2: found 58.4; write at most 1"),
     ],
 )  # fmt: skip
 def test_a_value_that_does_not_fit_is_answered_with_what_to_write(key, value, told):
@@ -154,6 +169,16 @@ def test_a_value_that_does_not_fit_is_answered_with_what_to_write(key, value, to
         value = OWN.get(key, {}) | value
     lines = refusal(OWN | {key: value}).splitlines()
     assert any(line.startswith(f"study.yaml: {told}") for line in lines), lines
+
+
+def test_every_colour_map_let_through_is_one_of_matplotlib():
+    assert set(get_args(settings.Diverging)) <= set(matplotlib.colormaps)
+
+
+def test_the_largest_seed_gives_heads_whose_seeds_their_table_can_hold():
+    study = settings.load(OWN | {"seed": 999_999, "search": {"seeds": 1000}})
+    largest = max(head.seed for head in search.population(study.search, study.seed))
+    assert largest <= np.iinfo(np.int32).max
 
 
 def test_all_that_is_not_there_is_told_at_once(tmp_path, monkeypatch):
@@ -168,6 +193,18 @@ def test_all_that_is_not_there_is_told_at_once(tmp_path, monkeypatch):
     Path("photos").mkdir()
     Path("a.pth").touch()
     settings.check_paths(settings.load(study))
+
+
+def test_braces_in_paths_which_snakemake_would_fill_in_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("{2026}").mkdir()
+    study = OWN | {"data": OWN["data"] | {"images": "{2026}", "regions": "r}.csv"}}
+    with pytest.raises(UserError) as refused:
+        settings.check_paths(settings.load(study))
+    remedy = "; Snakemake takes braces for a wildcard: rename it without"
+    assert str(refused.value).splitlines() == [
+        "data.images: found '{2026}'" + remedy, "data.regions: found 'r}.csv'" + remedy,
+    ]  # fmt: skip
 
 
 def test_boxes_that_every_choice_needs_of_new_images_are_asked_for_before_any_job(

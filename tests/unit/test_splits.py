@@ -159,7 +159,8 @@ def test_a_horse_in_two_folds_of_the_column_is_a_mistake():
 
 
 def test_more_folds_than_horses_are_refused_before_any_job():
-    with pytest.raises(UserError, match=r"split\.n_splits: 4 folds for 3 horses"):
+    told = r"split\.n_splits: 4 folds for 3 horses; write a smaller number, or `outer: leave_one"
+    with pytest.raises(UserError, match=told):
         splits.n_outer_folds(Split(n_splits=4), ["a", "b", "c", "a"], [None] * 4)
     assert splits.n_outer_folds(Split(n_splits=4), [], []) == 4
 
@@ -207,6 +208,11 @@ def test_a_column_without_folds_is_a_mistake_before_any_job():
         (herd(3), Split(n_splits=4), r"split\.n_splits: 4 folds for 3 horses"),
         (herd(4), Split(n_splits=2, inner_splits=5), r"split\.inner_splits: 5 inner folds, but 2"),
         (herd(8, "aac") | {"k0": "t", "k1": "t"}, Split(), "'tense' is shown by 2 usable horses"),
+        (
+            herd(8, "aac") | {"k0": "t"},
+            Split(),
+            "'tense' is shown by 1 usable horse; a class needs",
+        ),
     ],
 )
 def test_too_few_horses_are_refused_with_what_to_do(labels, split, message):
@@ -217,8 +223,34 @@ def test_too_few_horses_are_refused_with_what_to_do(labels, split, message):
 def test_a_column_that_takes_a_class_away_from_training_is_refused():
     fold = {"k0": "1", "k1": "1", "k2": "1"} | {f"h{i:02d}": "2" for i in range(8)}
     images = photographs(herd(8, "aac") | dict.fromkeys(["k0", "k1", "k2"], "at"), fold=fold)
-    with pytest.raises(UserError, match="fold 0 holds every photograph of 'tense'"):
+    told = "outer folds, fold 0 holds every photograph of 'tense', so .*; 3 horses show it: share"
+    with pytest.raises(UserError, match=told):
         splits.split(images, Split(outer="column"), 1)
+
+
+@pytest.mark.parametrize(
+    ("split", "remedy"),
+    [
+        (Split(outer="column"), "share its horses out among more folds of the column `fold`, so"),
+        (
+            Split(n_splits=2),
+            r"write a larger split\.n_splits, so that more of them train, or bring",
+        ),
+    ],
+)
+def test_a_class_that_one_training_horse_shows_is_refused_with_the_cure(split, remedy):
+    fold = {"k0": "1", "k1": "1", "k2": "2"} | {f"h{i:02d}": "12"[i % 2] for i in range(8)}
+    images = photographs(herd(8, "aac") | dict.fromkeys(["k0", "k1", "k2"], "at"), fold=fold)
+    told = f"in the inner folds of fold .*'tense', so that .*; 1 horse shows it: {remedy}"
+    with pytest.raises(UserError, match=told):
+        splits.split(images, split, 1)
+
+
+def test_a_class_with_fewer_photographs_than_folds_is_split_without_a_warning(recwarn):
+    images = photographs(herd(9, "aac") | dict.fromkeys(["k0", "k1", "k2"], "t"))
+    images = images[~images["horse"].str.startswith("k") | ~images["horse"].duplicated()]
+    splits.split(images, Split(n_splits=6, inner_splits=2), 1)
+    assert not [told for told in recwarn if "least populated" in str(told.message)]
 
 
 def test_a_rare_class_is_spread_over_the_folds():

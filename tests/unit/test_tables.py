@@ -213,6 +213,12 @@ def test_a_class_that_two_horses_show_is_refused_before_any_job(tmp_path):
     assert "class 'alert' is shown by 2 horses" in message and "at least 3" in message
 
 
+def test_a_class_that_one_horse_shows_is_refused(tmp_path):
+    rows = [[f"{i}.jpg", "calm", f"Bella {i}"] for i in range(4)] + [["x.jpg", "alert", "Bella 1"]]
+    told = "class 'alert' is shown by 1 horse; a class needs at least 3: one to learn from"
+    assert told in complaint(table(tmp_path / "a.csv", rows))
+
+
 def test_a_class_that_no_row_has_is_taken_for_a_misspelling(tmp_path):
     path = table(tmp_path / "a.csv", ROWS)
     with pytest.raises(UserError, match=r"no row has the class 'alrt'; check its spelling, or "):
@@ -224,7 +230,7 @@ def test_what_is_no_table_is_refused_in_one_line(tmp_path, name):
     path = tmp_path / name
     assert "no such file" in complaint(path)
     path.write_bytes(b"")
-    assert "not a readable table" in complaint(path)
+    assert f"{path}: the file is empty; save the table again" in complaint(path)
     path.write_bytes(bytes(range(256)) * 4)
     assert complaint(path)
 
@@ -238,6 +244,50 @@ def test_rows_with_too_many_cells_are_refused(tmp_path):
     assert "line 4" in complaint(table(tmp_path / "a.csv", one))
     every = [[*row, "more"] for row in ROWS]  # pandas would take the first for an index
     assert "more cells than the header" in complaint(table(tmp_path / "a.csv", every))
+
+
+@pytest.mark.parametrize("name", ["a.xls", "a.ods"])
+def test_a_table_of_another_kind_is_refused_with_what_to_save(tmp_path, name):
+    (tmp_path / name).write_bytes(b"PK")
+    told = f"a table of kind {Path(name).suffix}; save it as CSV or XLSX"
+    assert told in complaint(tmp_path / name)
+
+
+def test_bars_may_part_cells_and_spaces_may_not(tmp_path):
+    assert len(read(table(tmp_path / "a.csv", ROWS, separator="|"))) == 6
+    rows = [[cell.replace(" ", "") for cell in row] for row in ROWS]
+    told = complaint(table(tmp_path / "b.csv", rows, separator=" "))
+    assert "spaces part its cells; save it with commas, semicolons or tabs" in told
+
+
+def test_excels_line_about_the_separator_is_passed_over_and_counted(tmp_path):
+    path = table(tmp_path / "a.csv", ROWS, separator=";")
+    path.write_text("sep=;\n" + path.read_text())
+    assert read(path)["line"].tolist() == [3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("title", "told"),
+    [
+        ("Horses 2026\n", "line 1 names no columns; the header must be line 1"),
+        (
+            "Horses 2026,,\n,,\n",
+            "the names of the columns stand in line 3; the header must be line",
+        ),
+    ],
+)
+def test_a_title_above_the_header_is_refused(tmp_path, title, told):
+    path = table(tmp_path / "a.csv", ROWS)
+    path.write_text(title + path.read_text())
+    assert told in complaint(path)
+
+
+@pytest.mark.parametrize("header", [[*HEADER, "horse"], [*HEADER, "horse "]])
+def test_a_column_that_stands_twice_is_refused(tmp_path, header):
+    path = table(tmp_path / "a.csv", [[*row, "Comet"] for row in ROWS], header)
+    assert "two columns are called horse; keep one, or rename it" in complaint(path)
+    path = table(tmp_path / "b.csv", [[*row, "1", "2"] for row in ROWS], [*HEADER, "note", "note"])
+    assert len(read(path)) == 6
 
 
 REGION_HEADER = ["image", "horse", "region", "kind", *tables.BOX, "points", "mask", "visible"]
@@ -279,9 +329,20 @@ def test_a_region_is_visible_unless_the_table_says_no(tmp_path, answer):
     assert found["visible"].tolist() == [False, True]
 
 
+def test_a_word_that_is_neither_yes_nor_no_is_refused(tmp_path):
+    box = ["a.jpg", "Bella", "ear_left", "box", 1, 2, 3, 4, "", ""]
+    path = regions(tmp_path, [*box, "Oui"], [*box, "hidden"])
+    with pytest.raises(UserError, match="line 3: visible is 'hidden'; write yes or no"):
+        tables.read_regions(path, {})
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
+        (
+            ["Bella", "neck", "box", 3, 2, 3, 4, "", ""],
+            "x0, y0, x1, y1 are 3.0, 2.0, 3.0, 4.0; x1 is",
+        ),
         (["Bella", "ear", "box", 1, 2, 3, 4, "", ""], "region is 'ear'; write one of ear_left"),
         (["Bella", "neck", "circle", 1, 2, 3, 4, "", ""], "kind is 'circle'; write one of box"),
         (["", "neck", "box", 1, 2, 3, 4, "", ""], "horse is empty; every row needs horse"),

@@ -52,3 +52,17 @@ def test_memory_is_that_of_all_processes_at_once():
          "import time; time.sleep(2.5)"], check=True,
     )  # fmt: skip
     assert meter.read().peak_mb > 300
+
+
+def test_a_disk_that_takes_no_more_is_told_without_a_traceback(tmp_path):
+    (tmp_path / "usage").write_text("no folder")
+    library = str(Path(usage.__file__).parents[1])
+    code = "import sys; from equimood import logs, usage; logs.start(sys.argv[2])\n" \
+           "usage.record(sys.argv[1], 1, {})"  # fmt: skip
+    command = [sys.executable, "-c", code, tmp_path / "usage/job.json", tmp_path / "job.log"]
+    told = subprocess.run(
+        command, capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": library},
+    ).stderr  # fmt: skip
+    assert "Traceback" not in told
+    assert f"ERROR {tmp_path / 'usage'}: File exists" in told

@@ -20,6 +20,8 @@ def folder(clone: Clone) -> Clone:
     regions.replace("head", "haed").to_csv(data / "misspelt.csv", index=False)
     regions[regions["region"] != "head"].to_csv(data / "no_head.csv", index=False)
     (data / "empty").mkdir()
+    (data / "images/loop.png").symlink_to("loop.png")
+    (data / "images/round").symlink_to(".")
     return clone
 
 

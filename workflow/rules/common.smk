@@ -68,19 +68,28 @@ def files_state(folder):
     """Checksum over path, size and time of every file: changes when a photograph is replaced."""
     if not folder or not Path(folder).is_dir():
         return None
-    total, folders = 0, [str(folder)]
-    while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
+    root = os.path.realpath(folder)
+    total, seen, ahead = 0, set(), [root]
+    while ahead:
+        place = os.path.realpath(ahead.pop())
+        if place in seen:  # links in a circle
+            continue
+        seen.add(place)
+        name = os.path.normpath(os.path.join(folder, os.path.relpath(place, root)))
+        try:
+            entries = list(os.scandir(place))
+        except OSError:  # not ours to read: ingest says so
+            continue
+        for entry in entries:
+            try:
                 if entry.is_dir():
-                    folders.append(entry.path)
+                    ahead.append(entry.path)
                     continue
-                try:
-                    facts = entry.stat()
-                except OSError:  # a dangling link: ingest says so
-                    continue
-                line = f"{entry.path} {facts.st_size} {facts.st_mtime_ns}"
-                total += zlib.crc32(line.encode("utf-8", "surrogateescape"))
+                facts = entry.stat()
+            except OSError:  # a link to nothing or to itself: ingest says so
+                continue
+            line = f"{name}/{entry.name} {facts.st_size} {facts.st_mtime_ns}"
+            total += zlib.crc32(line.encode("utf-8", "surrogateescape"))
     return total
 
 
@@ -89,6 +98,8 @@ def check_inputs(settings):
 
     The annotations are read, and so checked, by `study_folds`.
     """
+    results = Path("results", settings.study)
+    runs.check_writable([results, results / "logs", "state"])
     study_settings.check_paths(settings)
     if settings.data.codes:
         tables.read_codes(settings.data.codes)

@@ -30,11 +30,11 @@ for folder in (drawn.regions, drawn.sheets, drawn.panels):
 for view in summary["view"].unique():
     figure = panels.region_figure(summary, classes, view, causes)
     figures.save(figure, Path(drawn.regions) / view, ["png", *params.figures["formats"]])
-for label in classes:
+for label, name in zip(classes, files.distinct_file_names(classes), strict=True):
     groups = panels.pick(predictions, label, params.figures["sheet_columns"])
-    tiles = {name: [example.tile for example in gather(ids)] for name, ids in groups.items()}
+    tiles = {kind: [example.tile for example in gather(ids)] for kind, ids in groups.items()}
     sheet = panels.contact_sheet(label, tiles, colormap)
-    figures.save(sheet, Path(drawn.sheets) / files.as_file_name(label), ["png"])
+    figures.save(sheet, Path(drawn.sheets) / name, ["png"])
 kinds = predictions.assign(truth=predictions["predicted"] + "/" + predictions["truth"])
 for example in gather(sorted(attribution.choose(kinds, params.figures["panels"], params.seed))):
     panel = example.panel(classes, params.explain["tolerance"], colormap)

@@ -51,6 +51,7 @@ SAVE_EVERY_S = 30.0  # what a kill may lose
 FILES_PER_TASK = 32
 POOL_FROM_FILES = 500
 INSIDE_SHARE = 0.9  # of a box's area that must lie in the picture; raters overshoot its edge
+SAME_BOX = 0.5  # of the frame of all boxes of a photograph that is common to all of them
 MAX_NEAR_DUPLICATES = 200_000
 HIDDEN_CELLS = 8  # per side of a picture, to which hidden boxes are widened
 COVERED_SHARE = 0.9  # of a horse's box, from which on its regions alone say where it is
@@ -117,6 +118,13 @@ def build(
     photos["reason"] = photos["image"].map(found["reason"]).fillna(photos["reason"])
     photos["remedy"] = photos["image"].map(found["remedy"]).fillna(photos["remedy"])
     photos = photos.join(found[FACT_NAMES], on="image")
+    if any(view.box == "annotations" for view in views.values()):
+        _refuse_torn_boxes(photos, annotations)
+    else:
+        _tell_outside(annotations, photos, "annotations")
+    if regions is not None:
+        _tell_outside(_boxed(regions, tables.REGIONS), photos, "regions")
+    _tell_nameless(annotations)
     _refuse_copies(photos)
     torn &= photos["image"].map(found["reason"]).isna()
     known = photos["sha256"].notna()
@@ -323,7 +331,7 @@ def _facts(
     progress: Progress | None,
 ) -> pd.DataFrame:
     """What is known of each named file, or why it is refused: indexed by name."""
-    files = _locate(names, root)
+    files = located(names, root, "data.images")
     known = _known(state_dir)
     measured = files.merge(known, on=["path", "size", "mtime_ns"], how="left")
     new = measured[measured["sha256"].isna() & measured["reason"].isna()]
@@ -366,26 +374,29 @@ def _refusal(facts: images.Facts, ingest: Ingest) -> tuple[str, str]:
     raise AssertionError(f"images.check accepts {facts}")
 
 
-def _locate(names: pd.Series, root: Path) -> pd.DataFrame:
-    """Real path, size and time of change of each file inside ``root``, or why it is refused."""
+def located(names: pd.Series, root: Path, key: str) -> pd.DataFrame:
+    """Real path, size and time of change of each file inside ``root``, or why it is refused.
+
+    ``key`` of the settings names the root.
+    """
     folders: dict[str, str] = {}
     listings: dict[str, dict[str, str]] = {}
 
     def locate(name: str) -> tuple[str | None, int, int, str | None, str | None]:
         folder, file = os.path.split(os.path.join(root, name))  # noqa: PTH118
-        if folder not in folders:
-            folders[folder] = os.path.realpath(folder)
-        path = f"{folders[folder]}/{file}"
-        if file in ("", ".", ".."):
-            path = os.path.realpath(path)
         try:
+            if folder not in folders:
+                folders[folder] = os.path.realpath(folder)
+            path = f"{folders[folder]}/{file}"
+            if file in ("", ".", ".."):
+                path = os.path.realpath(path)
             facts = os.lstat(path)
             if stat.S_ISLNK(facts.st_mode):
                 path = os.path.realpath(path)
                 facts = os.stat(path)  # noqa: PTH116
         except (OSError, ValueError):
-            advice = f"no such file under {root}; check data.images and the spelling"
-            if close := _spelt(file, folders[folder], listings):
+            advice = f"no such file under {root}; check {key} and the spelling"
+            if close := _spelt(file, folders.get(folder, folder), listings):
                 advice = f"the folder has {close!r}: write the same letters"
             elif "\\" in name:
                 advice = "write / between folders"
@@ -520,6 +531,53 @@ def _refuse_copies(photos: pd.DataFrame) -> None:
     photos.loc[rows, "remedy"] = "nothing to do: the first is kept"
 
 
+def _refuse_torn_boxes(photos: pd.DataFrame, annotations: pd.DataFrame) -> None:
+    """Refuse photographs whose rows give boxes in different places; of similar ones the first."""
+    by_photo = annotations.groupby(["image", "horse"])[["line", *BOX]]
+    low, high = by_photo.min(), by_photo.max()
+
+    def area(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
+        return (b["x1"] - a["x0"]).clip(lower=0) * (b["y1"] - a["y0"]).clip(lower=0)
+
+    torn = area(high, low) < SAME_BOX * area(low, high)
+    at = pd.MultiIndex.from_frame(photos[["image", "horse"]])
+    rows = photos.index[torn.reindex(at).to_numpy() & photos["reason"].isna()]
+    lines = [f"{low['line'][at[row]]} and {high['line'][at[row]]}" for row in rows]
+    photos.loc[rows, "reason"] = [f"contradictory: boxes of lines {both}" for both in lines]
+    photos.loc[rows, "remedy"] = "keep the right box, or name the other horse"
+
+
+def _tell_outside(rows: pd.DataFrame, photos: pd.DataFrame, table: str) -> None:
+    """Warn of boxes that lie outside their pictures, and so are never seen."""
+    size = photos.drop_duplicates("image").set_index("image")[["width", "height"]].astype(float)
+    width, height = size.reindex(rows["image"]).to_numpy().T
+    beyond = (rows["x0"] >= width) | (rows["y0"] >= height)
+    outside = rows[beyond | (rows["x1"] < 0) | (rows["y1"] < 0)]
+    if len(outside):
+        first = outside.sort_values("line").iloc[0]
+        log.warning(
+            "%s: %d boxes lie outside their pictures and are not visible, the first in line %d: "
+            "%s in %s pixels; boxes are in pixels of the upright picture",
+            table, len(outside), first["line"], _pixels(first[BOX]),
+            " × ".join(f"{side:g}" for side in size.loc[first["image"]]),
+        )  # fmt: skip
+
+
+def _tell_nameless(annotations: pd.DataFrame) -> None:
+    """Say that equal rows without a rater count as several raters."""
+    same = annotations.duplicated(["image", "horse", "label"]) & annotations["rater"].isna()
+    if same.any():
+        log.warning(
+            "%d rows repeat an earlier one without a rater and count as further raters, the first "
+            "in line %d; name the raters, or delete the copies",
+            same.sum(), annotations.loc[same, "line"].min(),
+        )  # fmt: skip
+
+
+def _pixels(box: np.ndarray | pd.Series) -> str:
+    return ", ".join(f"{edge:g}" for edge in box)
+
+
 def framed(
     photos: pd.DataFrame, name: str, view: View, regions: pd.DataFrame | None, ingest: Ingest
 ) -> pd.DataFrame:
@@ -540,7 +598,8 @@ def framed(
         box = photos[BOX].to_numpy(float)
     else:
         assert regions is not None  # settings._consistent
-        box = _region_boxes(photos, regions, view.regions)
+        *edges, lines = _region_boxes(photos, regions, view.regions).T
+        box = np.column_stack(edges)
     low, high = box[:, :2], box[:, 2:]
     length = np.maximum(high - low, 1e-6)  # a single point is a box, too
     inside = np.clip(np.minimum(high, size) - np.maximum(low, 0), 0, None)
@@ -569,6 +628,12 @@ def framed(
         fresh = wrong & frames["reason"].isna().to_numpy()
         frames.loc[fresh, "reason"] = reason
         frames.loc[fresh, "remedy"] = remedy
+    off = np.flatnonzero(frames["reason"] == "box outside the picture")
+    frames.loc[frames.index[off], "reason"] = [
+        f"box outside the picture: {_pixels(box[i])} in {' × '.join(f'{s:g}' for s in size[i])}"
+        + (f", line {lines[i]:g} of the regions" if view.box == "regions" else "")
+        for i in off
+    ]
     usable = frames[frames["reason"].isna()]
     same = usable[usable.duplicated(["sha256", *BOX], keep=False)]
     by_frame = same.groupby(["sha256", *BOX])["horse"]
@@ -668,14 +733,17 @@ def _covariates(annotations: pd.DataFrame, photos: pd.DataFrame) -> pd.DataFrame
 
 
 def _region_boxes(photos: pd.DataFrame, regions: pd.DataFrame, wanted: list[str]) -> np.ndarray:
-    """Box around the wanted regions that are visible (boxes and points), (n, 4); NaN without."""
+    """Box around the wanted regions that are visible (boxes and points), and the first's line.
+
+    (n, 5); NaN without.
+    """
     edges = (
         _boxed(regions, wanted)
         .groupby(["image", "horse"])
-        .agg({"x0": "min", "y0": "min", "x1": "max", "y1": "max"})
+        .agg({"x0": "min", "y0": "min", "x1": "max", "y1": "max", "line": "min"})
     )
     wanted_photos = pd.MultiIndex.from_frame(photos[["image", "horse"]])
-    return edges.reindex(wanted_photos)[BOX].to_numpy(float)
+    return edges.reindex(wanted_photos)[[*BOX, "line"]].to_numpy(float)
 
 
 def _boxed(regions: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:

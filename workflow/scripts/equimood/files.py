@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,6 +19,7 @@ import yaml
 from safetensors import SafetensorError
 
 STATE = Path("state")
+NAME_BYTES = 150
 ASIDE = r"^\..+\.[0-9a-f]{8}$"  # names of files that are being written
 ATTRIBUTED_PACKAGES = ("torch", "torchvision", "timm", "ray", "captum", "scikit-learn", "snakemake")
 
@@ -75,8 +76,23 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def as_file_name(text: str) -> str:
-    """Turn text of a user's table into a file name: anything but letters, digits, . _ - is _."""
-    return re.sub(r"[^\w.-]", "_", text)
+    """Turn text of a user's table into a file name: anything but letters, digits, . _ - is _.
+
+    Disks take 255 bytes: a longer name is cut, and a digest tells it from others.
+    """
+    name = re.sub(r"[^\w.-]", "_", text).encode()
+    if len(name) > NAME_BYTES:
+        name = name[: NAME_BYTES - 9] + f"-{digest(text, length=8)}".encode()
+    return name.decode(errors="ignore")
+
+
+def distinct_file_names(texts: Sequence[str]) -> list[str]:
+    """File names of different texts: a digest tells apart those that would be the same."""
+    names = [as_file_name(text) for text in texts]
+    return [
+        f"{name}-{digest(text, length=8)}" if names.count(name) > 1 else name
+        for name, text in zip(names, texts, strict=True)
+    ]
 
 
 def digest(*content: Any, length: int = 32) -> str:

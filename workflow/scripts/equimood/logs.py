@@ -38,13 +38,19 @@ def start(log_file: str | Path) -> None:
         if issubclass(kind, UserError):
             log.error("%s", error)
         elif isinstance(error, OSError) and error.errno in DISK:
-            log.error("%s: %s; %s", error.filename or "disk", error.strerror, DISK[error.errno])
+            log.error("%s", of_disk(error))
         elif issubclass(kind, KeyboardInterrupt):
             log.error("interrupted; finished work is kept")
         else:
             log.critical("the job failed", exc_info=(kind, error, trace))
 
     sys.excepthook = show
+
+
+def of_disk(error: OSError) -> str:
+    """A full or closed disk in the words of DISK; another fault of a file in the system's own."""
+    told = f"{error.filename or 'disk'}: {error.strerror}"
+    return f"{told}; {DISK[error.errno]}" if error.errno in DISK else told
 
 
 def progress(what: str, every_s: float = 10.0) -> Progress:

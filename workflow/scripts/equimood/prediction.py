@@ -82,17 +82,16 @@ def frame(
         removes the outputs of a job that fails.
     """
     root = images_dir.resolve()
+    found = catalogue.located(rows["image"], root, "predict.images")
     facts: list[tuple[str, int, int, str | None, str | None]] = []
-    for name in rows["image"]:
-        path = (root / name).resolve()
+    named = found[["image", "path", "reason", "remedy"]].astype(object)
+    for name, path, reason, remedy in named.itertuples(index=False):
+        if isinstance(reason, str):
+            facts.append((name, 0, 0, reason, remedy))
+            continue
         try:
-            if not path.is_relative_to(root):
-                raise images.ImageError("outside the image folder", "put it into the folder")
-            if not path.exists():
-                advice = f"no such file in {root}; paths start there: check the spelling"
-                raise images.ImageError("missing", advice)
             checked = images.inspect(
-                path,
+                Path(path),
                 max_pixels=ingest.max_pixels,
                 min_side_px=ingest.min_side_px,
                 min_contrast=ingest.min_contrast,
@@ -110,11 +109,11 @@ def frame(
         photos.loc[several, "remedy"] = "keep the regions of the horse to judge"
         regions = regions.assign(horse="")
     usable = photos["reason"].isna()
-    found: dict[str, pd.DataFrame] = {}
+    framed: dict[str, pd.DataFrame] = {}
     refused = [photos[~usable].assign(view=None)]
     for name, view in views.items():
-        found[name] = catalogue.framed(photos[usable], name, view, regions, ingest)
-        refused.append(found[name][found[name]["reason"].notna()])
+        framed[name] = catalogue.framed(photos[usable], name, view, regions, ingest)
+        refused.append(framed[name][framed[name]["reason"].notna()])
     quarantine = pd.concat(refused)[tables.QUARANTINE].sort_values("line")
     if set(rows["line"]) <= set(quarantine["line"]):
         listed = files.STATE / "predict" / files.digest(str(root)) / "quarantine.csv"
@@ -124,7 +123,7 @@ def frame(
             f"predict.images: not one image could be judged; the first, {first['image']!r}: "
             f"{first['reason']}; {first['remedy']}. {listed} lists them all ({len(rows)})"
         )
-    kept = {name: rows[~rows["line"].isin(quarantine["line"])] for name, rows in found.items()}
+    kept = {name: rows[~rows["line"].isin(quarantine["line"])] for name, rows in framed.items()}
     return kept, quarantine
 
 

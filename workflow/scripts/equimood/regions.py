@@ -129,23 +129,31 @@ def _fill(points: np.ndarray, side: int) -> np.ndarray:
 
 def _read_mask(row: Any, picture_px: tuple[int, int], images_dir: str | Path) -> np.ndarray:
     folder = Path(images_dir).resolve()
-    path = (folder / str(row.mask)).resolve()
-    if row.mask is None or not path.is_relative_to(folder) or not path.is_file():
+    path = folder / str(row.mask)
+    try:
+        path = path.resolve()
+        inside = row.mask is not None and path.is_relative_to(folder) and path.is_file()
+    except (OSError, ValueError, RuntimeError):  # links in a circle, a name that no disk takes
+        inside = False
+    if not inside:
         raise UserError(
             f"data.regions, line {row.line}: mask is {row.mask!r}; write the path of a file inside "
             "the image folder"
         )
+    height, width = picture_px
+    remedy = f"save it at the size of its upright photograph, {width} x {height}"
     try:
-        mask: np.ndarray = images.read(path).any(dim=0).numpy()
+        mask: np.ndarray = images.read(path, max_pixels=height * width).any(dim=0).numpy()
     except images.ImageError as error:
+        if not error.reason.startswith("too large"):
+            remedy = error.remedy
         raise UserError(
-            f"data.regions, line {row.line}: mask {row.mask!r} is {error.reason}; {error.remedy}"
+            f"data.regions, line {row.line}: mask {row.mask!r} is {error.reason}; {remedy}"
         ) from None
     if mask.shape != tuple(picture_px):
-        found, needed = (f"{width} x {height}" for height, width in (mask.shape, picture_px))
+        found = f"{mask.shape[1]} x {mask.shape[0]}"
         raise UserError(
-            f"data.regions, line {row.line}: mask {row.mask!r} has {found} pixels; save it at the "
-            f"size of its upright photograph, {needed}"
+            f"data.regions, line {row.line}: mask {row.mask!r} has {found} pixels; {remedy}"
         )
     return mask
 

@@ -1,6 +1,8 @@
 """What stands in the way of a run of Snakemake: what a killed one has left, and wrong profiles."""
 
+import errno
 import fcntl
+import os
 import re
 import shutil
 import subprocess
@@ -11,7 +13,7 @@ from typing import IO
 
 from equimood.errors import UserError
 from equimood.files import write_text
-from equimood.logs import log
+from equimood.logs import DISK, log, of_disk
 
 SNAKEMAKE = Path(".snakemake")
 OF_ONE_HOST = ("/tmp", "/var/tmp", "/dev/shm", "/run")
@@ -25,8 +27,13 @@ def hold(folder: Path = SNAKEMAKE) -> IO[str] | None:
     own lock ends with its process, on this host or another of a shared disk: whoever is alive
     holds a part of it, and whoever gets the whole is alone, so that all locks are of the dead.
     """
-    folder.mkdir(exist_ok=True)
-    held = (folder / "alive").open("a+")
+    try:
+        folder.mkdir(exist_ok=True)
+        (folder / "alive").write_text("held by whoever runs here\n")  # a full disk refuses it
+        held = (folder / "alive").open("a+")
+    except OSError as error:
+        error.filename = error.filename or folder
+        raise UserError(of_disk(error)) from None
     try:
         try:
             fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,6 +46,16 @@ def hold(folder: Path = SNAKEMAKE) -> IO[str] | None:
         held.close()
         return None
     return held
+
+
+def check_writable(folders: Iterable[str | Path]) -> None:
+    """Refuse folders, there or still to be made, in which this user may not write."""
+    for folder in map(Path, folders):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not os.access(there, os.W_OK | os.X_OK):
+            closed = os.statvfs(there).f_flag & os.ST_RDONLY
+            number = errno.EROFS if closed else errno.EACCES
+            raise UserError(f"{there}: {os.strerror(number)}; {DISK[number]}")
 
 
 def check_profile(words: Sequence[str], asked: Iterable[str], rules: Iterable[str]) -> None:

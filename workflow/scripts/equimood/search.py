@@ -187,7 +187,7 @@ def run(
         tried = []
     if n_trials:
         with tuning.started(nodes, pending=BATCH):
-            tuned = _tune(task, space, searcher, n_trials, nodes.n * nodes.cpus, progress)
+            tuned = _tune(task, space, searcher, n_trials, nodes, progress)
         tried = tried or tuned
     return _result(task, [_structure(space, choice) for choice in tried])
 
@@ -389,12 +389,12 @@ def _tune(
     space: Space,
     searcher: Searcher,
     n_trials: int,
-    slots: int,
+    nodes: cluster.Nodes,
     progress: Progress | None,
 ) -> list[Choice]:
     """Let Ray Tune run the trials; their choices, in the order they were suggested."""
 
-    batched = isinstance(searcher, ConcurrencyLimiter)
+    batched, slots = isinstance(searcher, ConcurrencyLimiter), nodes.n * nodes.cpus
     return tuning.run(
         _trial,
         {"task": task, "space": space},
@@ -408,7 +408,7 @@ def _tune(
             max_concurrent_trials=None if batched else slots,
             reuse_actors=True,
         ),
-        task.folder,
+        task.folder if nodes.n > 1 else None,
         progress=progress,
     )
 

@@ -21,8 +21,12 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", 
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60)]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=600)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+Spread = Annotated[float, Field(gt=0, le=1)]
 Pooling = Literal["avg", "grid2", "grid3", "cls", "cls_mean", "cls4", "cls4_mean"]
+Diverging = Literal[
+    "PuOr", "RdBu", "BrBG", "PiYG", "PRGn", "RdGy", "RdYlBu", "RdYlGn", "Spectral", "coolwarm",
+    "bwr", "seismic",
+]  # fmt: skip
 Metric = Literal["f1_macro", "balanced_accuracy", "accuracy", "matthews_corrcoef"]
 
 DRAWN_SHARES = {"neutral": 0.37, "alarmed": 0.21, "annoyed": 0.21, "relaxed": 0.21}
@@ -33,6 +37,10 @@ NOT_SURE = "not sure"
 
 OWN_MODEL_ARGS = {"pretrained", "checkpoint_path", "num_classes", "features_only", "in_chans"}
 """Arguments of timm.create_model that Equimood gives itself; a checkpoint would run its code."""
+
+COLUMNS = ("image", "label", "horse", "session", "video", "rater", "confidence", "x0", "y0", "x1",
+           "y1", "time_s", "fold")  # fmt: skip
+"""Columns of the annotations that Equimood knows."""
 
 _NAME = "write a name of letters, digits, _ and -, with a letter or digit first"
 _TEXT = (
@@ -106,6 +114,13 @@ class Data(Section):
                 f"a class is called {NOT_SURE!r}, which is what a model answers that is not; write "
                 "another name, or leave these photographs out"
             )
+        for name in self.columns:
+            if name not in COLUMNS:
+                close = difflib.get_close_matches(name, COLUMNS, n=1) or COLUMNS
+                raise ValueError(
+                    f"columns: found {name!r} before the colon; write {' or '.join(close)} there, "
+                    "and your own name after it"
+                )
         return self
 
 
@@ -300,11 +315,12 @@ class Backbone(Section):
     """Arguments for timm.create_model, such as `pad_type`, `bn_eps`, `img_size`."""
     input_px: int | None = Field(None, ge=16, le=2048)
     """Side of the square input in pixels; null: what the weights were trained with."""
-    mean: tuple[float, float, float] | None = None
+    mean: tuple[Share, Share, Share] | None = None
     """Normalisation mean per channel, of pixels in 0-1; null: what the weights were trained
     with."""
-    std: tuple[Positive, Positive, Positive] | None = None
-    """Normalisation standard deviation per channel; null: what the weights were trained with."""
+    std: tuple[Spread, Spread, Spread] | None = None
+    """Normalisation standard deviation per channel, of pixels in 0-1; null: what the weights were
+    trained with."""
     interpolation: Literal["bilinear", "bicubic"] | None = None
     """Resize filter (always antialiased); null: what the weights were trained with."""
     fit: Literal["squash", "pad", "crop"] = "squash"
@@ -348,7 +364,7 @@ class Search(Section):
     """Score, averaged over inner folds, that the search makes large."""
     n_trials: int = Field(24, ge=1)
     """Structures tried: all where they are no more than this, else a seeded Optuna search."""
-    views: list[list[Name]] = Field([["whole"]], min_length=1)
+    views: list[Annotated[list[Name], Field(min_length=1)]] = Field([["whole"]], min_length=1)
     """Views compared; a list of several is their concatenation: face and posture together."""
     backbones: list[Name] = []
     """Backbones compared; empty: all."""
@@ -371,7 +387,7 @@ class Search(Section):
     """Dropout rates: on the features of a linear head, on the hidden units of an MLP."""
     label_smoothing: list[Annotated[float, Field(ge=0, lt=1)]] = Field([0.0, 0.1], min_length=1)
     """Label smoothings."""
-    seeds: int = Field(1, ge=1)
+    seeds: int = Field(1, ge=1, le=1000)
     """Seeds per combination."""
     epochs: int = Field(30, ge=1)
     """Passes over the training images."""
@@ -401,7 +417,9 @@ class Transfer(Section):
     """Epochs that every trial has."""
     batch_size: int = Field(32, ge=2)
     """Photographs per step."""
-    learning_rate: list[Positive] = Field([0.0001, 0.0003, 0.00003, 0.001], min_length=1)
+    learning_rate: list[Annotated[float, Field(gt=0)]] = Field(
+        [0.0001, 0.0003, 0.00003, 0.001], min_length=1
+    )
     """Learning rates of head and last block (AdamW, cosine decay)."""
     layer_decay: list[Annotated[float, Field(gt=0, le=1)]] = Field([0.75, 0.65, 0.9], min_length=1)
     """Each block learns at this multiple of the rate of the block above it; 1: all alike."""
@@ -431,7 +449,7 @@ class Train(Section):
     """What heads learn where several raters judged a photograph, in the search too: the choice of
     most, or every rater's, in shares (weighted by the raters' confidence where all gave one).
     Answers are always judged by the choice of most."""
-    seeds: int = Field(3, ge=1)
+    seeds: int = Field(3, ge=1, le=1000)
     """Heads trained with different seeds, their logits averaged."""
     calibrate: bool = True
     """Fit a temperature to predictions on horses that the head did not see."""
@@ -488,7 +506,7 @@ class Figures(Section):
     """Images shown one by one, drawn evenly over classes, right and wrong."""
     sheet_columns: int = Field(6, ge=1, le=20)
     """Images of each kind (confident, typical, doubtful, wrong) on a class's contact sheet."""
-    colormap: str = "PuOr"
+    colormap: Diverging = "PuOr"
     """Diverging matplotlib colour map of signed attributions; the default is colour-blind safe."""
 
 
@@ -511,7 +529,7 @@ class Settings(Section):
 
     study: Name
     """Name of the study: everything it makes stands under results/<study>/."""
-    seed: int = Field(1, ge=0)
+    seed: int = Field(1, ge=0, le=999_999)
     """Seed of every random choice."""
     data: Data
     demo: Demo | None = None
@@ -666,6 +684,15 @@ def load(config: Mapping[str, Any], source: str = "config.yaml") -> Settings:
 def check_paths(study: Settings) -> None:
     """Refuse folders and files that are not there; a UserError says all of them."""
     lines = []
+    named = {f"backbones.{name}.weights": spec.weights for name, spec in study.backbones.items()}
+    for part, keys in (("data", ("annotations", "images", "regions")),
+                       ("predict", ("images", "regions"))):  # fmt: skip
+        named |= {f"{part}.{key}": getattr(getattr(study, part), key) for key in keys}
+    for key, path in named.items():
+        if path and {*"{}"} & {*path}:
+            lines.append(
+                f"{key}: found {path!r}; Snakemake takes braces for a wildcard: rename it without"
+            )
     photographs, new = study.data.images, study.predict.images
     codes = study.data.codes
     if codes and not Path(codes).is_file():

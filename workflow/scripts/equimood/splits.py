@@ -4,6 +4,7 @@ The Snakefile imports this module: scikit-learn is imported where it is needed.
 """
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,6 +18,19 @@ from equimood.tables import SPLITS
 FINAL = "final"
 ATTEMPTS = 50
 EXAMPLES = 20
+_MORE = "so that more of them train, or bring more"
+MEND_OUTER = {  # what to do where a class is missing on a training side, by split.outer
+    "kfold": "write another split.n_splits, or bring more horses",
+    "holdout": "write a smaller split.test_share, or bring more horses",
+    "leave_one_horse_out": "bring more horses",
+    "column": "share its horses out among the folds of the column `fold`",
+}
+MEND_INNER = {
+    "kfold": f"write a larger split.n_splits, {_MORE}",
+    "holdout": f"write a smaller split.test_share, {_MORE}",
+    "leave_one_horse_out": "bring more horses",
+    "column": f"share its horses out among more folds of the column `fold`, {_MORE}",
+}
 
 Folds = list[np.ndarray]  # the test horses of each fold, as row numbers of `counts`
 
@@ -88,7 +102,7 @@ def split(
         candidates = _holdouts(counts, split.test_share, seed)
     else:
         candidates = _kfolds(counts, split.n_splits, [seed])
-    outer = _best(candidates, counts, classes, "the outer folds")
+    outer = _best(candidates, counts, classes, "the outer folds", MEND_OUTER[split.outer])
     if n_folds is not None and len(outer) != n_folds:
         raise UserError(
             f"split.outer: {split.outer} gives {len(outer)} folds where the annotations name "
@@ -101,7 +115,8 @@ def split(
         train = np.setdiff1d(np.arange(len(names)), test)
         _check_inner_splits(split.inner_splits, len(train), f"fold {fold}")
         candidates = _kfolds(counts[train], split.inner_splits, [seed, number])
-        inner = _best(candidates, counts[train], classes, f"the inner folds of fold {fold}")
+        where = f"the inner folds of fold {fold}"
+        inner = _best(candidates, counts[train], classes, where, MEND_INNER[split.outer])
         inner_fold = np.full(len(names), -1)
         for inner_number, held_out in enumerate(inner):
             inner_fold[train[held_out]] = inner_number
@@ -225,7 +240,10 @@ def _kfolds(counts: np.ndarray, n_splits: int, seed: list[int]) -> Iterator[Fold
     for attempt in range(ATTEMPTS):
         state = np.random.SeedSequence([*seed, attempt]).generate_state(1)[0]
         folder = StratifiedGroupKFold(n_splits, shuffle=True, random_state=int(state))
-        yield [np.unique(horse[test]) for _, test in folder.split(label, label, horse)]
+        with warnings.catch_warnings():  # a rare class has fewer photographs than there are folds
+            warnings.simplefilter("ignore", UserWarning)
+            tests = [test for _, test in folder.split(label, label, horse)]
+        yield [np.unique(horse[test]) for test in tests]
 
 
 def _holdouts(counts: np.ndarray, test_share: float, seed: int) -> Iterator[Folds]:
@@ -257,7 +275,9 @@ def _column_folds(photos: pd.DataFrame) -> Folds:
     return [np.flatnonzero((fold == name).to_numpy()) for name in ordered]
 
 
-def _best(candidates: Iterator[Folds], counts: np.ndarray, classes: list[str], what: str) -> Folds:
+def _best(
+    candidates: Iterator[Folds], counts: np.ndarray, classes: list[str], what: str, remedy: str
+) -> Folds:
     """The first folds with every class on both sides, else those that come closest.
 
     A fold without a horse is worse than one without a class. Refuses folds of which a training
@@ -278,9 +298,9 @@ def _best(candidates: Iterator[Folds], counts: np.ndarray, classes: list[str], w
     _, folds, train_lacks = best
     if train_lacks.any():
         fold, label = np.argwhere(train_lacks)[0]
+        shown = "1 horse shows" if n_horses[label] == 1 else f"{n_horses[label]} horses show"
         raise UserError(
             f"split: in {what}, fold {fold} holds every photograph of {classes[label]!r}, so that "
-            f"none is left to learn from; {n_horses[label]} horses show it: write fewer folds or "
-            "bring more horses"
+            f"none is left to learn from; {shown} it: {remedy}"
         )
     return folds

@@ -38,6 +38,9 @@ PARTS = ["head", "neck", "trunk", "legs", "tail"]  # which together are nearly t
 
 MISSING = {"", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"}  # as R, pandas and Excel write it
 HIDDEN = {"0", "0.0", "false", "no", "non", "faux"}  # answers in the column `visible`
+SHOWN = {"1", "1.0", "true", "yes", "oui", "vrai"}
+KNOWN = {*settings.COLUMNS, "region", "kind", "points", "mask", "visible"}
+SEPARATORS = ",;\t|"
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 TOLD = 5  # different faults of one kind that a complaint lists
 
@@ -267,7 +270,10 @@ def read_regions(
         _refuse(path, frame, ~frame[name].isin(known), [name], f"write one of {', '.join(known)}")
     for name in BOX:
         frame[name] = _numbers(path, frame, name)
-    frame["visible"] = ~_text(frame, "visible").str.lower().isin(HIDDEN)
+    answer = _text(frame, "visible").str.lower()
+    unclear = answer.notna() & ~answer.isin(HIDDEN | SHOWN)
+    _refuse(path, frame, unclear, ["visible"], "write yes or no")
+    frame["visible"] = ~answer.isin(HIDDEN)
     shown = frame["visible"]
     boxless = shown & (frame["kind"] == "box") & frame[BOX].isna().any(axis=1)
     _refuse(path, frame, boxless, BOX, "a visible box has x0, y0, x1 and y1")
@@ -417,6 +423,10 @@ def _read_any(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     """Read a table, its cells as text, with its line numbers and Equimood's column names."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; write the path of your table")
+    if path.suffix.lower() in (".xls", ".ods", ".numbers"):
+        raise UserError(f"{path}: a table of kind {path.suffix}; save it as CSV or XLSX")
+    if not path.stat().st_size:
+        raise UserError(f"{path}: the file is empty; save the table again")
     try:
         if path.suffix.lower() == ".parquet":
             frame = pd.read_parquet(path).reset_index(drop=True)
@@ -427,7 +437,14 @@ def _read_any(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     except (ValueError, OSError, KeyError, zipfile.BadZipFile, pa.ArrowException) as error:
         raise UserError(f"{path}: not a readable table: {error}") from None
     frame.columns = frame.columns.map(lambda name: str(name).strip())
-    lines = np.arange(2, len(frame) + 2)
+    twice = frame.columns.duplicated() | (
+        frame.columns.isin(KNOWN | {*columns.values()}) & (frame.columns + ".1").isin(frame.columns)
+    )  # pandas calls the second x `x.1`
+    if twice.any():
+        raise UserError(
+            f"{path}: two columns are called {frame.columns[twice][0]}; keep one, or rename it"
+        )
+    lines = np.arange(2, len(frame) + 2) + frame.attrs.get("lines_above", 0)
     for name in frame.columns[frame.dtypes == "str"]:  # a quoted cell may hold line breaks
         breaks = frame[name].str.count("\n").fillna(0).to_numpy(int)
         lines[1:] += breaks.cumsum()[:-1]
@@ -454,12 +471,21 @@ def _read_delimited(path: Path) -> pd.DataFrame:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
             text = content.decode("cp1252")
-    header = text.split("\n", 1)[0]
-    separator = max(",;\t", key=header.count)
+    # Excel is told the separator by a line of its own.
+    above = 1 if text[:4].lower() == "sep=" else 0
+    header, *below = text.split("\n", 9)[above:9] or [""]
+    separator = max(SEPARATORS, key=header.count)
+    if separator not in header and header.strip(' "\r') != "image":
+        if any(other in line for line in below for other in SEPARATORS):
+            raise ValueError(f"line {1 + above} names no columns; the header must be line 1")
+        if len(header.split()) > 1:
+            raise ValueError("spaces part its cells; save it with commas, semicolons or tabs")
     # Cells stay text: a horse may be called 007.
     frame = pd.read_csv(
-        io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False
-    )
+        io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False,
+        skiprows=above,
+    )  # fmt: skip
+    frame.attrs["lines_above"] = above
     if not isinstance(frame.index, pd.RangeIndex):
         raise ValueError("rows have more cells than the header has names")
     if separator != ",":  # 12,5 is a number where commas do not part the cells
@@ -476,6 +502,12 @@ def _require(
 ) -> None:
     missing = [name for name in names if name not in frame]
     if missing:
+        for cells in frame.head(9).astype(str).to_dict("records"):
+            if {*missing} <= {*cells.values()}:
+                raise UserError(
+                    f"{path}: the names of the columns stand in line {cells['line']}; the header "
+                    "must be line 1: delete what is above it"
+                )
         mapped = f", or say which it is in data.columns, as `{missing[0]}: your_name`"
         raise UserError(
             f"{path}: no column {', '.join(missing)}; found "

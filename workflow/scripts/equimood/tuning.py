@@ -77,7 +77,7 @@ def run(
     n_trials: int,
     each: dict[str, float],
     config: TuneConfig,
-    folder: Path,
+    folder: Path | None,
     space: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
@@ -87,12 +87,13 @@ def run(
     ----------
     trainable, parameters : function of a trial's choice, and what all trials share.
     each : CPUs and GPUs of one trial.
-    folder : where Tune may keep its own files until it ends.
+    folder : where Tune keeps its own files until it ends, one that several nodes share; on one node
+        None: not on the disk of the study, since Tune could not write there that it is full.
     space : of the choices, where ``config`` has no search algorithm.
 
     Raises
     ------
-    UserError : a trial raised it; a RuntimeError says that one failed otherwise.
+    UserError, OSError : a trial raised it; a RuntimeError says that one failed otherwise.
     """
 
     class Count(tune.Callback):
@@ -103,6 +104,7 @@ def run(
             if progress:
                 progress(self.done, n_trials)
 
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is raised below
     with tempfile.TemporaryDirectory(dir=folder, prefix="tune-") as storage:
         results = tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, **parameters), each),
@@ -117,5 +119,6 @@ def run(
         ).fit()
     for error in results.errors:
         cause = getattr(error, "cause", error)
-        raise cause if isinstance(cause, UserError) else RuntimeError("a trial failed") from error
+        told = isinstance(cause, UserError | OSError)
+        raise cause if told else RuntimeError("a trial failed") from error
     return [dict(results[i].config or {}) for i in range(len(results))]

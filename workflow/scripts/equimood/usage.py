@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from equimood.files import write_json
+from equimood.logs import log, of_disk
 
 EVERY_S = 1.0
 _elsewhere: list[tuple["Used", bool]] = []
@@ -85,7 +86,7 @@ def record(path: str | Path, threads: int, resources: Mapping[str, Any]) -> None
         nodes = [used.peak_mb]
         for other, here in _elsewhere:
             nodes = [nodes[0] + other.peak_mb, *nodes[1:]] if here else [*nodes, other.peak_mb]
-        write_json(path, {
+        found = {
             "host": platform.node(),
             "wall_s": used.wall_s,
             "cpu_s": used.cpu_s + sum(other.cpu_s for other, _ in _elsewhere),
@@ -94,7 +95,11 @@ def record(path: str | Path, threads: int, resources: Mapping[str, Any]) -> None
             "memory_mb": resources.get("mem_mb", 0),
             "gpus": gpus,
             **_noted,
-        })  # fmt: skip
+        }
+        try:
+            write_json(path, found)
+        except OSError as error:  # Python tells an error at exit by its traceback
+            log.error("%s", of_disk(error))
 
     atexit.register(write)
 
