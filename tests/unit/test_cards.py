@@ -11,7 +11,8 @@ NASTY = "<img src=x onerror=alert(1)> *a* [b](javascript:c) | `d` &amp; é"
 CARD = {
     "structure": {"views": ["whole", "head"], "backbone": "drawn", "pooling": "grid2",
                   "head": "mlp", "hidden_units": 64},
-    "temperature": 0.8, "n_images": 360, "n_horses": 12,
+    "temperature": 0.8, "abstention": {"in_words": "for 90% a confidence of 0.612 is needed"},
+    "n_images": 360, "n_horses": 12,
     "provenance": {"created": "2026-01-31T10:00:00+00:00", "commit": "abc1234"},
 }  # fmt: skip
 
@@ -28,6 +29,7 @@ def test_the_model_card_states_the_model_and_its_figures(stated):
         "4 emotions (neutral, annoyed, relaxed and alarmed)",
         "mlp of 64 units on grid2 features; temperature 0.80",
         "360 photographs of 12 horses; made 2026-01-31 with Equimood (commit abc1234)",
+        '"not sure": for 90% a confidence of 0.612 is needed.',
         f"| Balanced accuracy | {stated['results']['balanced_accuracy']} |",
         f"| Majority class | {stated['baselines'][0]['f1_macro']} |",
     ]:

@@ -30,6 +30,7 @@ def model_card(stated: Mapping[str, Any], card: Mapping[str, Any]) -> str:
         "structure": card["structure"],
         "temperature": card["temperature"],
         "tuned": methods.WAYS[card["transfer"]["method"]] if "transfer" in card else None,
+        "abstention": card["abstention"]["in_words"],
         "n_images": card["n_images"],
         "n_trained_horses": card["n_horses"],
         "made": card["provenance"],
