@@ -11,6 +11,6 @@ def herd_of_photographs(n_horses: int, n_each: int, classes: list[str]) -> pd.Da
             rows.append({
                 "photo_id": f"{h:02d}-{i:03d}", "path": f"h{h:02d}/{i}.jpg",
                 "horse": f"h{h:02d}", "label": classes[i % len(classes)],
-                "session": f"h{h:02d}_s{i * 2 // n_each}",
+                "session": f"h{h:02d}_s{i * 2 // n_each}", "video": None,
             })  # fmt: skip
     return pd.DataFrame(rows)

@@ -48,7 +48,7 @@ def test_the_data_sheet_counts_what_is_there_and_what_was_refused(stated, found)
     text = cards.data_sheet(stated, images, refused, 3)
     assert "A horse has 25 to 30 photographs." in text
     assert "- 3 rows were not used:" in text
-    page = pages.from_markdown(text)
+    page = pages.from_markdown(text, "demo")
     assert "<td>too dark</td>\n<td>2</td>" in page
     assert "<td>no | such file</td>\n<td>1</td>" in page
     assert "3 pairs" in page

@@ -44,7 +44,7 @@ def study(tmp_path_factory):
              **dict(zip(("x0", "y0", "x1", "y1"), box, strict=True))}
             for view, box in BOXES.items()
         ]  # fmt: skip
-    images = pd.DataFrame(rows)
+    images = pd.DataFrame(rows).assign(hidden=None)
     paths = []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

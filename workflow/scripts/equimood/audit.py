@@ -325,13 +325,11 @@ def of_evidence(
         if rows["label"].nunique() < 2:
             continue
         said = labels[judged]
-        certain = {f"p_{label}": (said == label).astype(float) for label in classes}
-        frame = rows[["horse", "label"]].rename(columns={"label": "truth"})
-        frame = frame.assign(fold="", predicted=said, **certain)
-        found = evaluation.evaluate(
-            frame, classes, {}, evaluate.n_bootstrap, evaluate.confidence, seed
-        )
-        scores[name] = found.metrics["balanced_accuracy"]
+        found = evaluation.paired(
+            rows["label"], rows["horse"], {name: said}, classes=classes, reference=name,
+            n_bootstrap=evaluate.n_bootstrap, confidence=evaluate.confidence, seed=seed,
+        )  # fmt: skip
+        scores[name] = found[name]["balanced_accuracy"]
     findings = []
     for name in (name for name in evidence if name != "hidden_boxes"):
         score = scores.get(name)
