@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 from equimood import controls, images, splits, tables
 from equimood.settings import Split
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from splits_of import herd_of_photographs
 
 DATA = Path(os.environ.get("EQUIMOOD_DATA", Path(__file__).parents[3] / "shared/data"))
@@ -108,7 +110,7 @@ def test_codes_belong_to_image_and_horse_and_not_visible_stays_missing(tmp_path)
     reason="no table of codes here: set EQUIMOOD_DATA to the folder that has it",
 )
 def test_codes_of_thirty_horses_tell_their_states_as_published():
-    """Leave one horse out: at least what a tree of the same codes has (0.59, balanced 0.66)."""
+    """Leave one horse out: 0.59 and, balanced, 0.66 by a linear model, and more by ours."""
     given = pd.read_csv(DATA / "equifacs/labels.csv")
     photos = pd.DataFrame({
         "photo_id": [f"{i:03d}" for i in given.index],
@@ -121,9 +123,16 @@ def test_codes_of_thirty_horses_tell_their_states_as_published():
     said = controls.answers(controls.codes(photos, coded), photos, folds, 1).astype(str)
     accuracy = accuracy_score(photos["label"], said)
     balanced = balanced_accuracy_score(photos["label"], said)
-    print(accuracy, balanced)
-    assert accuracy == pytest.approx(0.64, abs=0.05)
-    assert balanced == pytest.approx(0.69, abs=0.05)
+    assert accuracy == pytest.approx(0.65, abs=0.03)
+    assert balanced == pytest.approx(0.70, abs=0.03)
+    # Without the two codes of the feeding box; what is not visible stands between no and yes.
+    X = coded.drop(columns=["image", "horse", "Licking_box", "Biting_box"]).fillna(0.5)
+    linear = LogisticRegression(max_iter=3000)
+    said = cross_val_predict(
+        linear, X, photos["label"], groups=photos["horse"], cv=LeaveOneGroupOut()
+    )
+    assert accuracy_score(photos["label"], said) == pytest.approx(0.59, abs=0.01)
+    assert balanced_accuracy_score(photos["label"], said) == pytest.approx(0.66, abs=0.01)
 
 
 def test_a_hidden_box_tells_nothing_of_its_pixels():
