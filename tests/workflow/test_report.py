@@ -8,12 +8,12 @@ from playwright.sync_api import sync_playwright
 FIGURES = {
     ("1. The data",): ["evaluation/catalogue.png"],
     ("2. How good it is",): ["evaluation/[!c]*.png", "evaluation/c[!a]*.png"],
-    ("6. Which architecture",): ["comparison/candidates.png"],
-    ("3. What it looks at", "Over all images"): [
+    ("3. Which architecture",): ["comparison/candidates.png"],
+    ("4. What it looks at", "Over all images"): [
         "explanation/regions/*.png",
         "explanation/sheets/*.png",
     ],
-    ("3. What it looks at", "Image by image"): ["explanation/panels/*.png"],
+    ("4. What it looks at", "Image by image"): ["explanation/panels/*.png"],
 }
 """Pictures under each category of the report."""
 

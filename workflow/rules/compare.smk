@@ -73,7 +73,7 @@ rule compare_candidates:
         page=report(
             f"{RESULTS}/comparison/comparison.html",
             caption="../report/comparison.rst",
-            category="6. Which architecture",
+            category="3. Which architecture",
             labels={"figure": "Recommendation, table, and what each fold chose"},
         ),
         found=f"{RESULTS}/comparison/comparison.json",
@@ -113,7 +113,7 @@ rule draw_comparison:
         shown=report(
             f"{RESULTS}/comparison/candidates.png",
             caption="../report/candidates.rst",
-            category="6. Which architecture",
+            category="3. Which architecture",
             labels={
                 "figure": "Every combination of backbone and views, and what it costs"
             },

@@ -53,21 +53,21 @@ rule write_documents:
         methods=report(
             f"{RESULTS}/report/methods.html",
             caption="../report/methods.rst",
-            category="4. For the paper",
+            category="5. For the paper",
             labels={"figure": "Methods paragraph"},
         ),
         methods_text=f"{RESULTS}/report/methods.md",
         model_card=report(
             f"{RESULTS}/report/model_card.html",
             caption="../report/model_card.rst",
-            category="4. For the paper",
+            category="5. For the paper",
             labels={"figure": "Model card"},
         ),
         model_card_text=f"{RESULTS}/report/model_card.md",
         data_sheet=report(
             f"{RESULTS}/report/data_sheet.html",
             caption="../report/data_sheet.rst",
-            category="4. For the paper",
+            category="5. For the paper",
             labels={"figure": "Data sheet"},
         ),
         data_sheet_text=f"{RESULTS}/report/data_sheet.md",
@@ -140,7 +140,7 @@ rule write_efficiency:
         html=report(
             f"{RESULTS}/report/efficiency.html",
             caption="../report/efficiency.rst",
-            category="5. What it took",
+            category="6. What it took",
             labels={"figure": "CPU, memory and GPU time of the jobs"},
         ),
         table=f"{RESULTS}/report/efficiency.csv",
