@@ -61,6 +61,6 @@ def found():
     return {
         "study": config, "images": images, "splits": splits, "quarantine": refused,
         "bests": [best, best, other, best], "metrics": judged.metrics, "comparison": compared,
-        "calibration": sure, "gaps": gaps, "agreement": {"n_photos": 0},
+        "calibration": sure, "audit": [], "gaps": gaps, "agreement": {"n_photos": 0},
         "ceiling": {"n_raters": 0},
     }  # fmt: skip

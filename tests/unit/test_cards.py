@@ -64,6 +64,12 @@ def test_limits_follow_from_what_was_found(stated):
         "drawn": False,
         "share_rough": 0.05,
     }
+    stated["audit"] = [
+        {"title": "Labels told from the background", "found": "0.41", "verdict": "warned"},
+        {"title": "A class carried by one site", "found": "site is yard in 100%",
+         "verdict": "accepted", "reason": "one yard only"},
+    ]  # fmt: skip
+    stated["permutation"] = stated["permutation"] | {"p": 0.21}
     stated["by_class"][1]["recall_by_chance"] = True
     stated["classes_shown"][2]["horses"] = 4
     told = "\n".join(cards.data_limits(stated) + cards.model_limits(stated))
@@ -71,6 +77,9 @@ def test_limits_follow_from_what_was_found(stated):
         "horses like these 12",
         "Fewer than 10 horses show relaxed",
         "One rater",
+        r"The audit warns. Labels told from the background: 0\.41.",
+        "Accepted: one yard only",
+        "exchanged labels it is as good too often (p = 0.21)",
         "One set of horses was held out",
         "than by chance: annoyed",
         "better than: majority class",

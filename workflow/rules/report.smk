@@ -36,6 +36,7 @@ rule write_documents:
         metrics=rules.evaluate_folds.output.metrics,
         comparison=rules.compare_candidates.output.found,
         calibration=rules.judge_calibration.output.found,
+        audit=rules.write_audit.output.audit,
         quarantine=rules.ingest.output.quarantine,
         checks=rules.summarise.output.checks,
         card=rules.train_fold.output.card.format(fold="final"),

@@ -7,7 +7,7 @@ logs.start(snakemake.log[0])
 source, output = snakemake.input, snakemake.output
 study = settings.load(snakemake.params.settings)
 images, quarantine = tables.read(source.images), pd.read_csv(source.quarantine)
-found = ("metrics", "comparison", "calibration", "agreement", "ceiling")
+found = ("metrics", "comparison", "calibration", "audit", "agreement", "ceiling")
 stated = methods.facts(
     study,
     images,

@@ -14,6 +14,7 @@ TEMPLATES = Path(__file__).parents[2] / "report"
 FEW_HORSES = 10
 """Horses of a class below which a study says that they are few: the intervals are wide there."""
 MANY_ROUGH_MAPS = 0.1
+SIGNIFICANT = 0.05
 
 
 def model_card(stated: Mapping[str, Any], card: Mapping[str, Any]) -> str:
@@ -75,7 +76,7 @@ def front_page(stated: Mapping[str, Any]) -> str:
 
     Names are escaped with backslashes, which keep what they hold from both.
     """
-    told = {**stated, "limits": model_limits(stated) + data_limits(stated)}
+    told = {**stated, "limits": data_limits(stated) + model_limits(stated)}
     how = (TEMPLATES / "study.rst").read_text(encoding="utf-8")
     return methods.filled(_template("front", "rst"), told) + how
 
@@ -89,6 +90,12 @@ def data_limits(stated: Mapping[str, Any]) -> list[str]:
             f"The figures speak of horses like these {stated['n_horses']:,}. Of other breeds, "
             "cameras, places and situations the study says nothing."
         ]
+    for judged in stated["audit"]:
+        what = f"{judged['title']}: {as_written(judged['found'])}"
+        if judged["verdict"] == "accepted":
+            found.append(f"The audit found this. {what}. Accepted: {as_written(judged['reason'])}")
+        else:
+            found.append(f"The audit warns. {what}.")
     few = [c["label"] for c in stated["classes_shown"] if c["horses"] < FEW_HORSES]
     if few:
         found.append(f"Fewer than {FEW_HORSES} horses show {_names(few)}.")
@@ -102,6 +109,11 @@ def model_limits(stated: Mapping[str, Any]) -> list[str]:
     found = []
     if stated["outer"] == "holdout":
         found.append("One set of horses was held out: another set might have given other figures.")
+    tested = stated["permutation"]
+    if tested and tested["p"] > SIGNIFICANT:
+        found.append(
+            f"Trained on exchanged labels it is as good too often (p = {tested['p']:.2g})."
+        )
     by_chance = [c["label"] for c in stated["by_class"] if c["recall_by_chance"]]
     if by_chance:
         found.append(f"Not shown to be found better than by chance: {_names(by_chance)}.")

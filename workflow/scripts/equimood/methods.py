@@ -36,6 +36,7 @@ def facts(
     metrics: Mapping[str, Any],
     comparison: Mapping[str, Any],
     calibration: Mapping[str, Any],
+    audit: Sequence[Mapping[str, Any]],
     gaps: Mapping[str, Any],
     agreement: Mapping[str, Any],
     ceiling: Mapping[str, Any],
@@ -47,7 +48,8 @@ def facts(
     ----------
     images, splits, quarantine : tables.IMAGES, tables.SPLITS and tables.QUARANTINE.
     bests : content of best.yaml of each outer fold.
-    metrics, comparison, calibration, agreement, ceiling : content of the JSON files of these names.
+    metrics, comparison, calibration, audit, agreement, ceiling : content of the JSON files of these
+        names.
     gaps : of checks.json.
     explored : content of transfer's best.yaml of each outer fold, where it was enabled.
     """
@@ -58,6 +60,7 @@ def facts(
     made = provenance()
     return {
         "study": study.study,
+        "audit": [found for found in audit if found["verdict"] in ("warned", "accepted")],
         "n_photos": len(photos),
         "n_horses": photos["horse"].nunique(),
         "n_sessions": len(sessions),
