@@ -69,7 +69,7 @@ def test_limits_follow_from_what_was_found(stated):
         {"title": "A class carried by one site", "found": "site is yard in 100%",
          "verdict": "accepted", "reason": "one yard only"},
     ]  # fmt: skip
-    stated["permutation"] = stated["permutation"] | {"p": 0.21}
+    stated["permutation"] = stated["permutation"] | {"p": "0.21"}
     stated["by_class"][1]["recall_by_chance"] = True
     stated["classes_shown"][2]["horses"] = 4
     told = "\n".join(cards.data_limits(stated) + cards.model_limits(stated))

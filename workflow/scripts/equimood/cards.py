@@ -110,10 +110,8 @@ def model_limits(stated: Mapping[str, Any]) -> list[str]:
     if stated["outer"] == "holdout":
         found.append("One set of horses was held out: another set might have given other figures.")
     tested = stated["permutation"]
-    if tested and tested["p"] > SIGNIFICANT:
-        found.append(
-            f"Trained on exchanged labels it is as good too often (p = {tested['p']:.2g})."
-        )
+    if tested and float(tested["p"]) > SIGNIFICANT:
+        found.append(f"Trained on exchanged labels it is as good too often (p = {tested['p']}).")
     by_chance = [c["label"] for c in stated["by_class"] if c["recall_by_chance"]]
     if by_chance:
         found.append(f"Not shown to be found better than by chance: {_names(by_chance)}.")
