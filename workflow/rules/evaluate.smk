@@ -158,7 +158,7 @@ rule draw_evaluation:
         mem_mb=attempts(2000),
         runtime=attempts(20),
     params:
-        figures=plain(settings.figures),
+        formats=settings.figures.formats,
         classes=settings.data.classes,
     message:
         "Drawing the figures of the evaluation"

@@ -86,7 +86,6 @@ rule summarise:
     params:
         evaluate=plain(settings.evaluate),
         tolerance=settings.explain.tolerance,
-        classes=settings.data.classes,
         seed=settings.seed,
     message:
         "Summarising explanations over horses"
@@ -142,7 +141,7 @@ rule draw_explanation:
         runtime=attempts(60),
     params:
         figures=plain(settings.figures),
-        explain=plain(settings.explain),
+        tolerance=settings.explain.tolerance,
         images_dir=IMAGES,
         classes=settings.data.classes,
         seed=settings.seed,

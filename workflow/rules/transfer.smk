@@ -88,7 +88,7 @@ rule draw_transfer:
         mem_mb=attempts(2000),
         runtime=attempts(20),
     params:
-        figures=plain(settings.figures),
+        formats=settings.figures.formats,
     message:
         "Drawing what fine-tuning gained"
     script:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from equimood import audit, controls, features, files, logs, tables, usage
+from equimood import audit_evidence, controls, features, files, logs, tables, usage
 from equimood.settings import Evaluate
 
 logs.start(snakemake.log[0])
@@ -19,8 +19,8 @@ evidence = {
     "hidden_boxes": controls.hidden_boxes(photos, aside) if len(aside) else None,
 }
 options = Evaluate(**params.evaluate)
-found = audit.of_evidence(
+found = audit_evidence.of_evidence(
     evidence, photos, folds, params.classes, options, params.seed, snakemake.threads
 )
-found.append(audit.of_context(photos, tables.read(given.regions), options, params.seed))
+found.append(audit_evidence.of_context(photos, tables.read(given.regions), options, params.seed))
 files.write_json(snakemake.output.measured, [asdict(each) for each in found])

@@ -18,4 +18,4 @@ drawn = figures.evaluated(
     pd.read_csv(null[0]) if null else None,
 )
 for name, figure in drawn.items():
-    figures.save(figure, folder / name, ["png", *snakemake.params.figures["formats"]])
+    figures.save(figure, folder / name, ["png", *snakemake.params.formats])

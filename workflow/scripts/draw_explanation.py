@@ -37,5 +37,5 @@ for label, name in zip(classes, files.distinct_file_names(classes), strict=True)
     figures.save(sheet, Path(drawn.sheets) / name, ["png"])
 kinds = predictions.assign(truth=predictions["predicted"] + "/" + predictions["truth"])
 for example in gather(sorted(attribution.choose(kinds, params.figures["panels"], params.seed))):
-    panel = example.panel(classes, params.explain["tolerance"], colormap)
+    panel = example.panel(classes, params.tolerance, colormap)
     figures.save(panel, Path(drawn.panels) / example.name, ["png"])

@@ -724,7 +724,7 @@ def _named(frames: pd.DataFrame, n_shards: int) -> pd.DataFrame:
 
 def _covariates(annotations: pd.DataFrame, photos: pd.DataFrame) -> pd.DataFrame:
     """Columns of the annotations that are the user's own, of each photograph."""
-    names = [name for name in annotations if name not in tables.KNOWN | {"photo_id"}]
+    names = [name for name in annotations if name not in tables.ANNOTATED | {"photo_id"}]
     of_photo = annotations.groupby(["image", "horse"])[names].first()
     keys = pd.MultiIndex.from_frame(photos[["image", "horse"]])
     found = of_photo.reindex(keys).reset_index(drop=True).astype("str")

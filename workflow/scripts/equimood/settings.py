@@ -25,7 +25,8 @@ Spread = Annotated[float, Field(gt=0, le=1)]
 Pooling = Literal["avg", "grid2", "grid3", "cls", "cls_mean", "cls4", "cls4_mean"]
 Diverging = Literal[
     "PuOr", "RdBu", "BrBG", "PiYG", "PRGn", "RdGy", "RdYlBu", "RdYlGn", "Spectral", "coolwarm",
-    "bwr", "seismic",
+    "bwr", "seismic", "PuOr_r", "RdBu_r", "BrBG_r", "PiYG_r", "PRGn_r", "RdGy_r", "RdYlBu_r",
+    "RdYlGn_r", "Spectral_r", "coolwarm_r", "bwr_r", "seismic_r",
 ]  # fmt: skip
 Metric = Literal["f1_macro", "balanced_accuracy", "accuracy", "matthews_corrcoef"]
 
@@ -685,7 +686,7 @@ def check_paths(study: Settings) -> None:
     """Refuse folders and files that are not there; a UserError says all of them."""
     lines = []
     named = {f"backbones.{name}.weights": spec.weights for name, spec in study.backbones.items()}
-    for part, keys in (("data", ("annotations", "images", "regions")),
+    for part, keys in (("data", ("annotations", "images", "regions", "codes")),
                        ("predict", ("images", "regions"))):  # fmt: skip
         named |= {f"{part}.{key}": getattr(getattr(study, part), key) for key in keys}
     for key, path in named.items():

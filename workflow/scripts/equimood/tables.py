@@ -39,8 +39,10 @@ PARTS = ["head", "neck", "trunk", "legs", "tail"]  # which together are nearly t
 MISSING = {"", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"}  # as R, pandas and Excel write it
 HIDDEN = {"0", "0.0", "false", "no", "non", "faux"}  # answers in the column `visible`
 SHOWN = {"1", "1.0", "true", "yes", "oui", "vrai"}
+ANNOTATED = {"line", *settings.COLUMNS}  # any other column of the annotations is a covariate
 KNOWN = {*settings.COLUMNS, "region", "kind", "points", "mask", "visible"}
 SEPARATORS = ",;\t|"
+HEADER_BYTES = 1 << 16  # in which every header ends
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 TOLD = 5  # different faults of one kind that a complaint lists
 
@@ -87,8 +89,6 @@ CONTROLS = pa.schema([*IMAGES, pa.field("hidden", _TEXT)])  # images that no sea
 COLOURS = _schema(  # mean and standard deviation of each channel, 0-255
     photo_id=_TEXT, red=_REAL, green=_REAL, blue=_REAL, red_sd=_REAL, green_sd=_REAL, blue_sd=_REAL
 )
-KNOWN = {"line", "image", "label", "horse", "session", "video", "rater", "confidence", "fold", *BOX}
-"""Columns of the annotations that Equimood knows; any other is a covariate."""
 QUARANTINE = ["line", "image", "horse", "view", "reason", "remedy"]
 GIVEN_REGIONS = _schema(
     line=_INT,  # of the user's file
@@ -243,9 +243,9 @@ def read_annotations(path: str | Path, classes: list[str], columns: dict[str, st
     _refuse(path, frame, frame["confidence"] < 0, ["confidence"], remedy)
     frame[BOX] = _boxes(path, frame)
     frame = frame.drop(
-        columns=[name for name in columns.values() if name not in KNOWN | {*columns}]
+        columns=[name for name in columns.values() if name not in ANNOTATED | {*columns}]
     )
-    for name in frame.columns.difference([*KNOWN]):
+    for name in frame.columns.difference([*ANNOTATED]):
         frame[name] = _text(frame, name)
     _check_horses(path, frame, classes)
     return frame
@@ -317,10 +317,10 @@ def has_boxes(path: str | Path, columns: dict[str, str]) -> bool:
             names = [str(name) for name in pd.read_excel(path, nrows=0).columns]
         else:
             with path.open("rb") as file:
-                header = file.readline()
-            text = header.decode("utf-8", "ignore").replace("\x00", "")  # of UTF-16, too
-            separator = max(",;\t", key=text.count)
-            names = [name.strip().strip('"') for name in text.split(separator)]
+                start = file.read(HEADER_BYTES)
+            start = start[: start.rfind(b"\n") + 1] or start
+            _, header, separator, _ = _header(_decoded(start, "ignore"))
+            names = [name.strip().strip('"') for name in header.split(separator)]
     except (ValueError, OSError, KeyError, zipfile.BadZipFile, pa.ArrowException):
         return False  # read_annotations tells what is wrong
     return {columns.get(name, name) for name in BOX} <= {name.strip() for name in names}
@@ -462,19 +462,26 @@ def _read_any(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     return frame
 
 
-def _read_delimited(path: Path) -> pd.DataFrame:
-    content = path.read_bytes()
+def _decoded(content: bytes, errors: str = "strict") -> str:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text = content.decode("utf-16")
-    else:
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = content.decode("cp1252")
+        return content.decode("utf-16", errors)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors)
+
+
+def _header(text: str) -> tuple[int, str, str, list[str]]:
+    """Lines above the header, the header, what parts its cells, and some lines below."""
     # Excel is told the separator by a line of its own.
     above = 1 if text[:4].lower() == "sep=" else 0
     header, *below = text.split("\n", 9)[above:9] or [""]
-    separator = max(SEPARATORS, key=header.count)
+    return above, header, max(SEPARATORS, key=header.count), below
+
+
+def _read_delimited(path: Path) -> pd.DataFrame:
+    text = _decoded(path.read_bytes())
+    above, header, separator, below = _header(text)
     if separator not in header and header.strip(' "\r') != "image":
         if any(other in line for line in below for other in SEPARATORS):
             raise ValueError(f"line {1 + above} names no columns; the header must be line 1")
