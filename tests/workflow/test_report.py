@@ -47,7 +47,7 @@ def test_every_figure_opens(page, first_run, path):
     shown = 0
     for row in rows.all():
         name = row.locator("td").first.inner_text()
-        if "table" in name:
+        if name.startswith("Audit") or "table" in name:  # no picture
             continue
         row.locator("a[iconname=eye]").click()
         picture = page.locator("img").last
