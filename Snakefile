@@ -139,7 +139,7 @@ onstart:
         runs.check_shared([ANNOTATIONS, IMAGES, REGIONS, CODES, RESULTS], slurm_run)
     runs.take_over(Path(f"{RESULTS}/.slurm-run"), slurm_run)
     print(f"Study {settings.study}: results in {RESULTS}/, logs in {RESULTS}/logs/")
-    print(efficiency.planned(settings, FOLDS))
+    print(efficiency.planned(settings, FOLDS, len(CONTROL_NETWORKS)))
 
 
 onsuccess:

@@ -37,10 +37,10 @@ def test_the_table_sums_and_takes_the_nearest(tmp_path):
 
 def test_what_a_study_plans_is_told_before_it_starts():
     study = settings.load(yaml.safe_load((ROOT / "config.yaml").read_text()))
-    assert efficiency.planned(study, [*"0123", "final"]).splitlines() == [
+    assert efficiency.planned(study, [*"0123", "final"], 2).splitlines() == [
         "4 outer folds and the final model, each with a search of 12 structures x 48 heads on 3 "
         "inner folds: 8,640 heads",
-        "2 views x 1 backbone to embed; 3 combinations of them to compare in each outer fold",
+        "2 views x 1 backbone and 2 controls to embed; 3 combinations of them to compare in each outer fold",
     ]
 
 
@@ -62,7 +62,7 @@ def test_structures_and_heads_are_counted_as_the_search_makes_them(changes):
     backbones = {name: study.backbones[name] for name in study.searched_backbones}
     assert study.n_structures == len(search.structures(study.search, backbones))
     assert study.search.n_heads_tried == len(search.population(study.search, 1))
-    told = efficiency.planned(study, ["0", "final"])
+    told = efficiency.planned(study, ["0", "final"], 0)
     assert told.startswith("1 outer fold and the final model")
     tried = min(study.n_structures, study.search.n_trials)
     assert (f"{tried} structures of {study.n_structures} " in told) == (tried < study.n_structures)

@@ -61,25 +61,27 @@ def summarise(files: Mapping[str, Sequence[str | Path]]) -> pd.DataFrame:
     return table.astype({"jobs": int})
 
 
-def planned(study: settings.Settings, folds: Sequence[str]) -> str:
+def planned(study: settings.Settings, folds: Sequence[str], n_controls: int) -> str:
     """Tell in two lines what a study is about to search, train and embed.
 
     Parameters
     ----------
     folds : names of the outer folds and ``final``.
+    n_controls : pictures of the background, and networks of random weights, that are embedded, too.
     """
     n_outer, search = len(folds) - 1, study.search
     n_structures = min(study.n_structures, search.n_trials)
     n_heads, n_inner = search.n_heads_tried, study.split.inner_splits
     n_views, n_backbones = len(study.searched_views), len(study.searched_backbones)
     n_compared = len(search.views) * n_backbones
+    controls = f" and {_counted(n_controls, 'control')}" if n_controls else ""
     some = f" of {study.n_structures:,}" if n_structures < study.n_structures else ""
     lines = [
         f"{_counted(n_outer, 'outer fold')} and the final model, each with a search of "
         f"{_counted(n_structures, 'structure')}{some} x {_counted(n_heads, 'head')} on "
         f"{_counted(n_inner, 'inner fold')}: "
         f"{len(folds) * n_structures * n_heads * n_inner:,} heads",
-        f"{_counted(n_views, 'view')} x {_counted(n_backbones, 'backbone')} to embed",
+        f"{_counted(n_views, 'view')} x {_counted(n_backbones, 'backbone')}{controls} to embed",
     ]
     if n_compared > 1:
         lines[1] += f"; {n_compared:,} combinations of them to compare in each outer fold"
