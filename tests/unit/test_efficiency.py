@@ -40,7 +40,8 @@ def test_what_a_study_plans_is_told_before_it_starts():
     assert efficiency.planned(study, [*"0123", "final"], 2).splitlines() == [
         "4 outer folds and the final model, each with a search of 12 structures x 48 heads on 3 "
         "inner folds: 8,640 heads",
-        "2 views x 1 backbone and 2 controls to embed; 3 combinations of them to compare in each outer fold",
+        "2 views x 1 backbone and 2 controls to embed; 3 combinations of them to compare in each "
+        "outer fold",
     ]
 
 
