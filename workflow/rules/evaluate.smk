@@ -1,10 +1,11 @@
 """
 Judge the procedure on horses that no judged model saw.
 
-INPUTS   results/{study}/model/{fold}/predictions.parquet, search/{fold}, features
+INPUTS   results/{study}/model/{fold}/predictions.parquet, search/{fold}, catalogue/, splits/,
+         features/, the table of codes (the user's)
 OUTPUTS  results/{study}/permutation/{fold}.json: the test horses' answers with permuted labels
          results/{study}/evaluation/predictions.parquet, metrics.json, metrics.csv, metrics.tex,
-         confusion.csv, permutation.csv and figures
+         classes.csv, classes.tex, confusion.csv, horses.csv, permutation.csv and figures
 """
 
 

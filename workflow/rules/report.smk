@@ -1,10 +1,11 @@
 """
 Gather figures, tables and the methods paragraph in one archive to open in a browser.
 
-INPUTS   results/{study}/evaluation/, comparison/, explanation/, usage/
-OUTPUTS  results/{study}/report/methods.html, methods.md, settings.yaml
-         results/{study}/report/model_card.html, data_sheet.html, and both as .md
-         results/{study}/report/efficiency.html, efficiency.csv
+INPUTS   results/{study}/catalogue/, splits/, audit/, search/, transfer/, model/final/card.yaml,
+         evaluation/, comparison/, raters/, explanation/, usage/
+OUTPUTS  results/{study}/report/methods.html, model_card.html, data_sheet.html, and all as .md
+         results/{study}/report/front.rst: the first page
+         results/{study}/report/settings.yaml, efficiency.html, efficiency.csv
          results/{study}/report.zip
 """
 

@@ -147,7 +147,7 @@ def printed(figure: Mapping[str, float | None], form: str = ".2f") -> str:
 
 
 def _intervals(found: Mapping[str, Any]) -> str:
-    return f"Brackets: {found['confidence']:.0%} intervals from a bootstrap over horses."
+    return f"Brackets: {found['confidence']:.0%} intervals over horses (bootstrap and jackknife)."
 
 
 def _page(

@@ -1,7 +1,8 @@
 """How far the raters agree, and how the model's agreement with them compares.
 
 Agreement beyond chance sets the ceiling of what a model of the labels can show. The horse is the
-unit of uncertainty here too: every figure comes with an interval from a bootstrap over horses.
+unit of uncertainty here too: figures come with intervals over horses (bootstrap and jackknife),
+except where one horse alone stands behind them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
