@@ -99,7 +99,10 @@ def ingest() -> None:
 
     def facts(path: Path, max_pixels: int) -> images.Facts:
         sha256 = hashlib.sha256(path.name.encode()).hexdigest()
-        return images.Facts(sha256, 1920, 1080, int(sha256[:16], 16), 120.0, 50.0)
+        grey, spread = 120.0, 50.0
+        return images.Facts(
+            sha256, 1920, 1080, int(sha256[:16], 16), grey, spread, *[grey] * 3, *[spread] * 3
+        )
 
     images.measure = facts  # type: ignore[assignment]
     rows = tables.read_annotations("mydata/annotations.csv", CLASSES, {})
