@@ -7,9 +7,9 @@ from equimood import (
     devices,
     features,
     files,
+    labels,
     logs,
     models,
-    raters,
     search,
     tables,
     training,
@@ -39,7 +39,7 @@ else:
     trained = training.train(
         photos, splits, given.features, best, options, params.classes,
         **params.optimiser, seed=params.seed, record=record, progress=logs.progress("steps"),
-        shares=raters.read_shares(given.ratings, params.classes),
+        shares=labels.read_shares(given.ratings, params.classes),
     )  # fmt: skip
     cards = map(files.read_yaml, given.backbones)
     models.save(

@@ -12,10 +12,10 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional
 
-from equimood import devices, features, settings
+from equimood import devices, features, labels, settings
 from equimood.abstention import Abstention, abstention
 from equimood.files import digest, state_folder
-from equimood.heads import Head, PackedHeads, fit, sample_weights, soft_targets
+from equimood.heads import Head, PackedHeads, fit, sample_weights
 from equimood.logs import Progress
 from equimood.novelty import QUANTILE, Novelty
 from equimood.search import SEARCH_VERSION, Best
@@ -67,7 +67,7 @@ def train(
     photos : as features.photos gives them.
     splits : the fold's rows of tables.SPLITS.
     record : folder in which the use of the state folder is noted.
-    shares : as raters.shares gives them, for a head that learns these in place of the labels; the
+    shares : as labels.shares gives them, for a head that learns these in place of the labels; the
         temperature is fitted to the labels all the same.
     """
     device = devices.choose()
@@ -77,7 +77,7 @@ def train(
     everything = np.ones((1, len(photos)), dtype=bool)
     X = torch.from_numpy(_matrix(feature_files, photos, best)).to(device)
     y = pd.Categorical(photos["label"], categories=list(classes)).codes.astype(int)
-    targets = y if shares is None else soft_targets(shares, photos, classes)
+    targets = y if shares is None else labels.soft_targets(shares, photos, classes)
 
     pairs = [(view, best.structure.backbone) for view in best.structure.views]
     key = digest(

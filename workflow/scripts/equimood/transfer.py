@@ -24,6 +24,7 @@ from equimood import (
     features,
     finetuning,
     heads,
+    labels,
     models,
     search,
     settings,
@@ -134,7 +135,7 @@ def run(
     best, trials : what the search found: the frozen features to compare with.
     record : folder in which the use of the state folder is noted.
     probe_epochs, probe_batch_size : of the head that fine-tuning starts from.
-    shares : as raters.shares gives them, where these are learnt in place of the labels.
+    shares : as labels.shares gives them, where these are learnt in place of the labels.
     nodes : what Ray is started on: a trial has a GPU, or, where there are none, a CPU.
     """
     told = progress or (lambda _: lambda *_: None)
@@ -231,7 +232,7 @@ def _task(
     y = pd.Categorical(photos["label"], categories=list(classes)).codes.astype(int)
     targets = np.eye(len(classes))[y]
     if shares is not None:
-        targets = heads.soft_targets(shares, photos, classes)
+        targets = labels.soft_targets(shares, photos, classes)
     pairs = [(view, structure.backbone) for view in structure.views]
     epochs = options.model_dump(include={"epochs", "batch_size", "flip"}, mode="json")
     key = digest(
