@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from equimood import candidates, search, settings, tables, training
+from equimood import candidates, heads, search, settings, tables, training
 from test_search import BACKBONES, CLASSES, SEARCH, find, in_folder, make_study
 
 OPTIONS = SEARCH.model_copy(update={"backbones": []})
@@ -94,6 +94,7 @@ def searched(tmp_path_factory):
 
 def test_the_candidates_share_what_the_search_chooses(searched, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(heads, "KEEP_EVERY_S", 0.0)
     study, result, trials = searched
     chosen = candidates.choose(trials, OPTIONS, BACKBONES)
     assert list(chosen.bests) == [
@@ -103,6 +104,8 @@ def test_the_candidates_share_what_the_search_chooses(searched, tmp_path, monkey
     answers = candidates.predict(*study, chosen, 2, CLASSES, **RUN)
     assert answers.groupby(["backbone", "views"])["photo_id"].nunique().tolist() == [18] * 4
     assert set(answers["horse"]) == {"h09", "h10", "h11"}
+    kept = {path.stem for path in Path("state/train").glob("*/*")}
+    assert kept == {"all"}  # and nothing that only a calibration needs
     again = candidates.predict(*study, chosen, 2, CLASSES, **RUN)
     pd.testing.assert_frame_equal(answers, again)
     columns = [f"p_{name}" for name in CLASSES]

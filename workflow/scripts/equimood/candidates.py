@@ -79,7 +79,7 @@ def predict(
     record: Path,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Train every candidate as the chosen model is trained and judge the fold's test horses.
+    """Train every candidate's head as the chosen one is trained; judge the fold's test horses.
 
     Probabilities are not calibrated. Of a single candidate nothing is trained: there is nothing to
     compare.
@@ -95,14 +95,13 @@ def predict(
     -------
     tables.COMPARED and p_{class}, a row per photograph and candidate.
     """
-    options = settings.Train(seeds=n_seeds, calibrate=False)
     parts = []
     for (backbone, views), best in chosen.bests.items() if len(chosen.bests) > 1 else ():
-        trained = training.train(
-            photos, splits, feature_files, best, options, classes,
+        head = training.Fold(
+            photos, splits, feature_files, best, n_seeds, classes,
             epochs=epochs, batch_size=batch_size, seed=seed, record=record,
-        )  # fmt: skip
-        answers = training.predict(photos, splits, feature_files, best, trained, classes)
+        ).head().cpu()  # fmt: skip
+        answers = training.predict_by_head(photos, splits, feature_files, best, head, classes)
         parts.append(answers.assign(backbone=backbone, views=views))
         log.info("%s, %s: %s", backbone, views, best.structure)
         if progress:

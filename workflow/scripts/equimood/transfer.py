@@ -461,6 +461,5 @@ def predict(
         if progress:
             progress(end, len(photos))
     return training.answers(
-        photos, torch.cat(found).numpy(), model.threshold, torch.cat(novelty).numpy(),
-        model.views[0], splits, model.classes,
-    )  # fmt: skip
+        photos, torch.cat(found).numpy(), model.views[0], splits, model.classes
+    ).assign(threshold=model.threshold, novelty=torch.cat(novelty).numpy())
