@@ -1,7 +1,7 @@
 """
 Compare the searched combinations of backbone and views on unseen horses, at equal budget.
 
-INPUTS   results/{study}/search/{fold}/trials.parquet, best.yaml, splits, features,
+INPUTS   results/{study}/search/{fold}/trials.parquet, best.yaml, splits, features, ratings,
          evaluation/predictions.parquet, metrics.json, the backbones' cards
 OUTPUTS  results/{study}/comparison/{fold}.parquet, {fold}.yaml: the best of each, asked
          results/{study}/comparison/candidates.csv, candidates.tex, effects.csv, costs.csv,
@@ -19,6 +19,7 @@ rule compare_fold:
         images=rules.ingest.output.images,
         splits=rules.split_horses.output.splits,
         features=FEATURES,
+        ratings=SOFT_LABELS,
         library=library("compare_fold"),
     output:
         predictions=f"{RESULTS}/comparison/{{fold}}.parquet",

@@ -78,6 +78,7 @@ def predict(
     seed: int,
     record: Path,
     progress: Progress | None = None,
+    shares: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Train every candidate's head as the chosen one is trained; judge the fold's test horses.
 
@@ -90,6 +91,7 @@ def predict(
         candidate answers for the same ones.
     splits : the fold's rows of tables.SPLITS.
     record : folder in which the use of the state folder is noted.
+    shares : as labels.shares gives them, for heads that learn these in place of the labels.
 
     Returns
     -------
@@ -99,7 +101,7 @@ def predict(
     for (backbone, views), best in chosen.bests.items() if len(chosen.bests) > 1 else ():
         head = training.Fold(
             photos, splits, feature_files, best, n_seeds, classes,
-            epochs=epochs, batch_size=batch_size, seed=seed, record=record,
+            epochs=epochs, batch_size=batch_size, seed=seed, record=record, shares=shares,
         ).head().cpu()  # fmt: skip
         answers = training.predict_by_head(photos, splits, feature_files, best, head, classes)
         parts.append(answers.assign(backbone=backbone, views=views))
