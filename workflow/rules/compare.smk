@@ -96,9 +96,8 @@ rule compare_candidates:
         runtime=attempts(60),
     params:
         metric=settings.search.metric,
-        evaluate=plain(settings.evaluate),
+        bootstrap=BOOTSTRAP,
         classes=settings.data.classes,
-        seed=settings.seed,
     message:
         "Comparing backbones and views"
     script:
