@@ -13,7 +13,7 @@ from equimood import (
     search,
     tables,
     training,
-    transfer,
+    tuned,
     usage,
 )
 from equimood.settings import Train
@@ -28,9 +28,9 @@ folder, record = Path(snakemake.output.card).parent, files.new_record(params.rec
 best = search.read_best(Path(given.best))
 splits, images = tables.read(given.splits), tables.read(given.images)
 splits = splits[splits["fold"] == fold]
-if tuned := transfer.chosen(given.transfer):
-    transfer.adopt(tuned, folder)
-    tested = transfer.predict(
+if adopted := tuned.chosen(given.transfer):
+    tuned.adopt(adopted, folder)
+    tested = tuned.predict(
         models.load_with(folder, given.backbones, devices.choose()), images, splits,
         Path(params.images_dir), snakemake.threads, logs.progress("images judged"),
     )  # fmt: skip
