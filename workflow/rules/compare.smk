@@ -59,6 +59,11 @@ rule compare_candidates:
         answers=expand(rules.compare_fold.output.predictions, fold=OUTER_FOLDS),
         chosen=expand(rules.compare_fold.output.chosen, fold=OUTER_FOLDS),
         best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
+        transfer=(
+            expand(rules.transfer_fold.output.best, fold=OUTER_FOLDS)
+            if settings.transfer.enabled
+            else []
+        ),
         predictions=rules.evaluate_folds.output.predictions,
         metrics=rules.evaluate_folds.output.metrics,
         backbones=ALL_BACKBONES,

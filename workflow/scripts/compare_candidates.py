@@ -23,6 +23,7 @@ by_fold = comparison.by_fold(
     {Path(path).parent.name: files.read_yaml(path) for path in snakemake.input.best},
     tables.read(snakemake.input.predictions),
     params.classes,
+    {Path(path).parent.name: files.read_yaml(path) for path in snakemake.input.transfer},
 )
 folder = Path(snakemake.output.found).parent
 comparison.write(found, costs, comparison.configurations(chosen), by_fold, folder)
