@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from equimood import audit, audit_evidence, settings, splits, tables
+from equimood import audit, audit_evidence, splits, tables
 from equimood.audit import Finding
 from equimood.controls import Evidence
 from equimood.errors import UserError
@@ -11,7 +11,7 @@ from splits_of import herd_of_photographs
 CLASSES = ["calm", "tense"]
 NO_PAIRS = tables.NEAR_DUPLICATES.empty_table().to_pandas()
 NO_REFUSALS = pd.DataFrame(columns=tables.QUARANTINE)
-EVALUATE = settings.Evaluate(n_bootstrap=400)
+BOOTSTRAP = {"n_bootstrap": 400, "confidence": 0.95, "seed": 1}
 
 
 def check(photos, *, pairs=NO_PAIRS, quarantine=NO_REFUSALS, outer="kfold", **columns):
@@ -128,7 +128,7 @@ def test_labels_told_from_metadata_warn_and_noise_does_not():
     folds = splits.split(photos.assign(fold=None), Split(n_splits=3, inner_splits=2), seed=1)
     known = {"metadata": evidence(photos, 1), "picture_facts": evidence(photos, 0),
              "background": None}  # fmt: skip
-    found = audit_evidence.of_evidence(known, photos, folds, CLASSES, EVALUATE, 1, 1)
+    found = audit_evidence.of_evidence(known, photos, folds, CLASSES, 1, **BOOTSTRAP)
     by_check = {finding.check: finding for finding in found}
     assert by_check["metadata"].value > 0.2
     assert "chance 0.50" in by_check["metadata"].found
@@ -147,7 +147,7 @@ def test_an_object_that_goes_with_a_class_is_named_with_its_rates():
     rows = [photos.assign(region=region, visible=shown)
             for region, shown in (("object", seen), ("tack", tack))]  # fmt: skip
     regions = pd.concat(rows).rename(columns={"path": "image"})
-    found = audit_evidence.of_context(photos, regions, EVALUATE, 1)
+    found = audit_evidence.of_context(photos, regions, **BOOTSTRAP)
     inside, outside = seen[tense].mean(), seen[~tense].mean()
     assert found.found in (
         f"object: in {inside:.0%} of the photographs of tense, in {outside:.0%} of the others",
@@ -155,7 +155,7 @@ def test_an_object_that_goes_with_a_class_is_named_with_its_rates():
     )
     assert found.value == pytest.approx(inside - outside)
     assert not any("tack" in words for words in found.examples)
-    nothing = audit_evidence.of_context(photos, regions.iloc[:0], EVALUATE, 1)
+    nothing = audit_evidence.of_context(photos, regions.iloc[:0], **BOOTSTRAP)
     assert nothing.value is None and nothing.found == "no table of regions"
 
 

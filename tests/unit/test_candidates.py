@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from equimood import candidates, search, settings, tables, training
-from test_search import BACKBONES, CLASSES, SEARCH, find, in_folder, make_study
+from equimood import candidates, heads, search, settings, tables, training
+from test_search import BACKBONES, CLASSES, SEARCH, find, in_folder, make_study, one_rater
 
 OPTIONS = SEARCH.model_copy(update={"backbones": []})
 RUN = {"epochs": 3, "batch_size": 32, "seed": 3, "record": Path("record")}
@@ -94,6 +94,7 @@ def searched(tmp_path_factory):
 
 def test_the_candidates_share_what_the_search_chooses(searched, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(heads, "KEEP_EVERY_S", 0.0)
     study, result, trials = searched
     chosen = candidates.choose(trials, OPTIONS, BACKBONES)
     assert list(chosen.bests) == [
@@ -103,9 +104,16 @@ def test_the_candidates_share_what_the_search_chooses(searched, tmp_path, monkey
     answers = candidates.predict(*study, chosen, 2, CLASSES, **RUN)
     assert answers.groupby(["backbone", "views"])["photo_id"].nunique().tolist() == [18] * 4
     assert set(answers["horse"]) == {"h09", "h10", "h11"}
+    kept = {path.stem for path in Path("state/train").glob("*/*")}
+    assert kept == {"all"}  # and nothing that only a calibration needs
     again = candidates.predict(*study, chosen, 2, CLASSES, **RUN)
     pd.testing.assert_frame_equal(answers, again)
     columns = [f"p_{name}" for name in CLASSES]
+    certain = one_rater(study[0])
+    alone = candidates.predict(*study, chosen, 2, CLASSES, **RUN, shares=certain)
+    pd.testing.assert_frame_equal(answers, alone)
+    torn = candidates.predict(*study, chosen, 2, CLASSES, **RUN, shares=0.5 * certain + 0.5 / 3)
+    assert torn[columns].max(axis=1).mean() < answers[columns].max(axis=1).mean()
     tables.write(answers, tmp_path / "0.parquet", tables.COMPARED, *columns)
     # With the whole budget, the candidate of the study's choice is the study's model.
     own = result.best.structure

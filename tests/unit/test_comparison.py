@@ -206,10 +206,10 @@ def best(backbone, views, metric="f1_macro"):
     return {"structure": of["structure"], "head": of["head"], "metric": metric, "score": 0.55}
 
 
-def by_fold():
+def by_fold(explored=None):
     answers = simulated({CHEAP: 1.0}, n_horses=24)
     bests = {"0": best("small", "whole"), "1": best("large", "whole+head")}
-    return comparison.by_fold(bests, answers, CLASSES)
+    return comparison.by_fold(bests, answers, CLASSES, explored or {})
 
 
 def test_what_each_fold_chose_stands_beside_the_horses_it_did_not_see():
@@ -226,6 +226,21 @@ def test_what_each_fold_chose_stands_beside_the_horses_it_did_not_see():
             f1_score(own["truth"], own["predicted"], average="macro")
         )
         assert row["inner_score"] == 0.55 and row["weight_by"] == "class+horse"
+        assert row["way"] == "frozen"
+
+
+def test_a_fold_whose_backbone_was_fine_tuned_says_so_in_table_and_page():
+    ways = {"frozen_mlp": {"score": 0.55}, "last_blocks": {"score": 0.6}}
+    explored = {
+        "0": {"chosen": "frozen_mlp", "ways": ways},
+        "1": {"chosen": "last_blocks", "ways": ways},
+    }
+    table = by_fold(explored)
+    assert table["way"].tolist() == ["frozen", "last_blocks"]
+    assert table["inner_score"].tolist() == [0.55, 0.6]
+    printed = recommendation._printed_choices(table)
+    assert printed["Fine-tuned"].tolist() == ["no", "last blocks"]
+    assert "Fine-tuned" not in recommendation._printed_choices(by_fold())
 
 
 class Text(HTMLParser):

@@ -61,10 +61,15 @@ def test_a_missing_fact_is_an_error(found):
 
 
 def test_fine_tuning_is_told_where_it_was_compared(found):
+    baselines = found["metrics"]["baselines"]
+    baselines["logistic_regression"] = baselines["majority"]
     plain = methods.methods_paragraph(methods.facts(**found))
     assert "fine-tun" not in plain
     explored = [{"chosen": way} for way in ("all_blocks", "frozen_linear", "all_blocks")]
     text = methods.methods_paragraph(methods.facts(**found, explored=explored))
+    assert "the chosen configurations were trained again" in plain
+    assert "the frozen configurations were trained again" in text
+    assert "logistic regression on the features of the frozen configuration was" in text
     assert "8 settings were tried for at most 20 epochs" in text
     assert "chose all blocks fine-tuned in 2 of 4 folds, frozen features with a linear" in text
     assert all(mark not in text for mark in ["{", "}", " ,", " .", "  ", "None"])

@@ -294,36 +294,3 @@ def test_pages_show_names_as_text_and_every_number(rated, tmp_path):
     assert flat["value"].notna().all()
     assert len(flat) == 6 + 2 * len(CLASSES) + 2 * 3 + 2 * 3
     assert len(raters.table_of_ceiling(of_model)) == (1 + 3) * 2 * 2 * 3
-
-
-# Soft labels
-
-
-def judged(*rows):
-    return pd.DataFrame(rows, columns=["photo_id", "rater", "label", "confidence"])
-
-
-def test_shares_are_those_of_the_raters_weighted_by_confidence_where_all_gave_one():
-    nan = np.nan
-    found = raters.shares(
-        judged(
-            ("p3", "a", "alert", 0.0), ("p3", "b", "calm", 0.0),
-            ("p1", "a", "alert", 3.0), ("p1", "b", "calm", 1.0),
-            ("p2", "a", "alert", 3.0), ("p2", "b", "calm", nan), ("p2", None, "calm", 0.5),
-            ("p4", None, "calm", 0.7),
-        ),
-        CLASSES,
-    )  # fmt: skip
-    assert found.columns.tolist() == CLASSES
-    expected = {"p1": 0.75, "p2": 1 / 3, "p3": 0.5, "p4": 0.0}
-    assert found["alert"].to_dict() == pytest.approx(expected)
-    assert (found.sum(axis=1) == 1).all()
-
-
-def test_one_rater_has_the_shares_of_the_label_exactly(rated):
-    alone = rated[0][rated[0]["rater"] == "anna"]
-    for confidence in (np.nan, 0.3, 0.0):
-        found = raters.shares(alone.assign(confidence=confidence), CLASSES)
-        labels = alone.set_index("photo_id")["label"].loc[found.index]
-        exact = np.eye(2)[labels.map(CLASSES.index)]
-        np.testing.assert_array_equal(found.to_numpy(), exact)

@@ -82,7 +82,7 @@ def make_study(folder):
 
 
 def one_rater(photos):
-    """Shares of the classes, as raters.shares gives them, where one rater gave each label."""
+    """Shares of the classes, as labels.shares gives them, where one rater gave each label."""
     shares = pd.get_dummies(photos.set_index("photo_id")["label"], dtype=float)
     return shares[CLASSES].sample(frac=1, random_state=0)
 

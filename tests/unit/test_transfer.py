@@ -11,7 +11,17 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from equimood import backbones, features, finetuning, heads, models, settings, tables, transfer
+from equimood import (
+    backbones,
+    features,
+    finetuning,
+    heads,
+    models,
+    settings,
+    tables,
+    transfer,
+    tuned,
+)
 from equimood.errors import UserError
 from equimood.files import read_json, read_yaml
 from equimood.finetuning import Run, Tuning
@@ -300,18 +310,18 @@ def explored(study, tmp_path_factory):
 
 def test_the_inner_folds_choose_frozen_or_tuned(explored):
     folder, found = explored
-    assert transfer.chosen([folder / "low/best.yaml"]) == folder / "low"
-    assert transfer.chosen([folder / "high/best.yaml"]) is None
-    assert transfer.chosen([]) is None
+    assert tuned.chosen([folder / "low/best.yaml"]) == folder / "low"
+    assert tuned.chosen([folder / "high/best.yaml"]) is None
+    assert tuned.chosen([]) is None
     ways = found["low"].summary["ways"]
-    assert list(ways) == ["frozen_linear", *finetuning.METHODS]
+    assert list(ways) == ["frozen_linear", *tuned.METHODS]
     assert found["low"].summary["chosen"] == max(ways, key=lambda way: ways[way]["score"])
 
 
 def test_trials_are_told_whole(explored):
     folder, found = explored
     trials = tables.read(folder / "low/trials.parquet")
-    assert list(trials["method"]) == [m for m in finetuning.METHODS for _ in range(2)]
+    assert list(trials["method"]) == [m for m in tuned.METHODS for _ in range(2)]
     assert trials["score"].tolist() == pytest.approx(
         trials[["score_0", "score_1"]].mean(axis=1).tolist()
     )
@@ -324,7 +334,7 @@ def test_a_saved_model_gives_the_same_probabilities(study, explored):
     folder, found = explored
     card = read_yaml(folder / "low/card.yaml")
     assert (card["n_images"], card["n_horses"]) == (120, 10)
-    transfer.adopt(folder / "low", folder / "model")
+    tuned.adopt(folder / "low", folder / "model")
     model = models.load(folder / "model", backbones.load(study[0] / "tiny"))
     assert model.backbone.fingerprint == card["tuned_fingerprint"] != card["backbone_fingerprint"]
     pixels = torch.rand((3, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0))
@@ -337,7 +347,7 @@ def test_a_saved_model_gives_the_same_probabilities(study, explored):
 
 def test_test_horses_are_judged_from_pixels(study, explored):
     model = models.load(explored[0] / "low", backbones.load(study[0] / "tiny"))
-    found = transfer.predict(model, study[1], SPLITS, study[0], workers=1)
+    found = tuned.predict(model, study[1], SPLITS, study[0], workers=1)
     assert set(found["horse"]) == set(HORSES[10:])
     assert len(found) == 24
     row = found.iloc[5]
@@ -346,7 +356,7 @@ def test_test_horses_are_judged_from_pixels(study, explored):
         expected = model(features.pixels(square[None], "cpu")).double().softmax(1)[0]
     assert row[["p_across", "p_down"]].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
     assert row["predicted"] == CLASSES[int(expected.argmax())]
-    nothing = transfer.predict(model, study[1], SPLITS.iloc[:10], study[0], workers=1)
+    nothing = tuned.predict(model, study[1], SPLITS.iloc[:10], study[0], workers=1)
     assert list(nothing) == list(found)
     assert nothing.empty
 

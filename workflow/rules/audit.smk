@@ -74,10 +74,9 @@ rule audit_data:
             for name, network in CONTROL_NETWORKS.items()
             if name == "background"
         },
-        evaluate=plain(settings.evaluate),
+        bootstrap=BOOTSTRAP,
         views=settings.searched_views,
         classes=settings.data.classes,
-        seed=settings.seed,
     message:
         "Asking what the labels can be told from without the horse"
     script:

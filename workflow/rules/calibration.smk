@@ -41,10 +41,9 @@ rule judge_calibration:
         mem_mb=attempts(3000),
         runtime=attempts(30),
     params:
-        evaluate=plain(settings.evaluate),
+        bootstrap=BOOTSTRAP,
         target_accuracy=settings.train.target_accuracy,
         classes=settings.data.classes,
-        seed=settings.seed,
     message:
         "Judging confidences on unseen horses"
     script:

@@ -164,6 +164,13 @@ FEATURES = expand(
     shard=SHARDS,
 )
 
+# What intervals over horses depend on; whether labels are permuted is none of it.
+BOOTSTRAP = {
+    "n_bootstrap": settings.evaluate.n_bootstrap,
+    "confidence": settings.evaluate.confidence,
+    "seed": settings.seed,
+}
+
 # What no search sees, by the control's name in tables and figures.
 CONTROL_NETWORKS = settings.control_networks(CONTROL_VIEWS)
 

@@ -1,7 +1,7 @@
 """
 Compare the searched combinations of backbone and views on unseen horses, at equal budget.
 
-INPUTS   results/{study}/search/{fold}/trials.parquet, best.yaml, splits, features,
+INPUTS   results/{study}/search/{fold}/trials.parquet, best.yaml, splits, features, ratings,
          evaluation/predictions.parquet, metrics.json, the backbones' cards
 OUTPUTS  results/{study}/comparison/{fold}.parquet, {fold}.yaml: the best of each, asked
          results/{study}/comparison/candidates.csv, candidates.tex, effects.csv, costs.csv,
@@ -19,6 +19,7 @@ rule compare_fold:
         images=rules.ingest.output.images,
         splits=rules.split_horses.output.splits,
         features=FEATURES,
+        ratings=SOFT_LABELS,
         library=library("compare_fold"),
     output:
         predictions=f"{RESULTS}/comparison/{{fold}}.parquet",
@@ -58,6 +59,11 @@ rule compare_candidates:
         answers=expand(rules.compare_fold.output.predictions, fold=OUTER_FOLDS),
         chosen=expand(rules.compare_fold.output.chosen, fold=OUTER_FOLDS),
         best=expand(rules.search_fold.output.best, fold=OUTER_FOLDS),
+        transfer=(
+            expand(rules.transfer_fold.output.best, fold=OUTER_FOLDS)
+            if settings.transfer.enabled
+            else []
+        ),
         predictions=rules.evaluate_folds.output.predictions,
         metrics=rules.evaluate_folds.output.metrics,
         backbones=ALL_BACKBONES,
@@ -95,9 +101,8 @@ rule compare_candidates:
         runtime=attempts(60),
     params:
         metric=settings.search.metric,
-        evaluate=plain(settings.evaluate),
+        bootstrap=BOOTSTRAP,
         classes=settings.data.classes,
-        seed=settings.seed,
     message:
         "Comparing backbones and views"
     script:

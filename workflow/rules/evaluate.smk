@@ -112,12 +112,11 @@ rule evaluate_folds:
         mem_mb=attempts(6000),
         runtime=attempts(120),
     params:
-        evaluate=plain(settings.evaluate),
+        bootstrap=BOOTSTRAP,
         networks=CONTROL_NETWORKS,
         metadata=settings.controls.metadata,
         views=settings.searched_views,
         classes=settings.data.classes,
-        seed=settings.seed,
     message:
         "Evaluating on unseen horses"
     script:

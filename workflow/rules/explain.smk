@@ -84,9 +84,8 @@ rule summarise:
         mem_mb=attempts(6000),
         runtime=attempts(60),
     params:
-        evaluate=plain(settings.evaluate),
+        bootstrap=BOOTSTRAP,
         tolerance=settings.explain.tolerance,
-        seed=settings.seed,
     message:
         "Summarising explanations over horses"
     script:

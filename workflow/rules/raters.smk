@@ -13,11 +13,6 @@ localrules:
 
 
 # The number of raters is known from the table alone: with one rater the files say so.
-BOOTSTRAP = {
-    "n_bootstrap": settings.evaluate.n_bootstrap,
-    "confidence": settings.evaluate.confidence,
-    "seed": settings.seed,
-}
 
 
 rule rate_agreement:

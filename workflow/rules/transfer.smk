@@ -46,7 +46,10 @@ rule transfer_fold:
         probe={
             name: getattr(settings.search, name) for name in ("epochs", "batch_size")
         },
-        train=plain(settings.train),
+        train={
+            name: getattr(settings.train, name)
+            for name in ("calibrate", "target_accuracy", "labels")
+        },
         images_dir=IMAGES,
         record=f"{STATE_RECORD}/transfer_fold/{{fold}}",
         classes=settings.data.classes,

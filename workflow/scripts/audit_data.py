@@ -3,7 +3,6 @@
 from dataclasses import asdict
 
 from equimood import audit_evidence, controls, features, files, logs, tables, usage
-from equimood.settings import Evaluate
 
 logs.start(snakemake.log[0])
 usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
@@ -18,9 +17,8 @@ evidence = {
     "background": background.get("background"),
     "hidden_boxes": controls.hidden_boxes(photos, aside) if len(aside) else None,
 }
-options = Evaluate(**params.evaluate)
 found = audit_evidence.of_evidence(
-    evidence, photos, folds, params.classes, options, params.seed, snakemake.threads
+    evidence, photos, folds, params.classes, snakemake.threads, **params.bootstrap
 )
-found.append(audit_evidence.of_context(photos, tables.read(given.regions), options, params.seed))
+found.append(audit_evidence.of_context(photos, tables.read(given.regions), **params.bootstrap))
 files.write_json(snakemake.output.measured, [asdict(each) for each in found])

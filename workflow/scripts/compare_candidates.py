@@ -4,11 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 from equimood import comparison, files, logs, tables
-from equimood.settings import Evaluate
 
 logs.start(snakemake.log[0])
 params = snakemake.params
-options = Evaluate(**params.evaluate)
 columns = ["backbone", "views", "photo_id", "horse", "truth", "predicted"]
 chosen = {Path(path).stem: files.read_yaml(path) for path in snakemake.input.chosen}
 costs = comparison.cost_table(snakemake.input.backbones, snakemake.input.embedded)
@@ -19,14 +17,13 @@ found = comparison.compare(
     files.read_json(snakemake.input.metrics),
     params.classes,
     params.metric,
-    options.n_bootstrap,
-    options.confidence,
-    params.seed,
+    **params.bootstrap,
 )
 by_fold = comparison.by_fold(
     {Path(path).parent.name: files.read_yaml(path) for path in snakemake.input.best},
     tables.read(snakemake.input.predictions),
     params.classes,
+    {Path(path).parent.name: files.read_yaml(path) for path in snakemake.input.transfer},
 )
 folder = Path(snakemake.output.found).parent
 comparison.write(found, costs, comparison.configurations(chosen), by_fold, folder)

@@ -1,6 +1,6 @@
 """Train the best of every backbone and views at equal budget; judge the test horses."""
 
-from equimood import candidates, cluster, devices, features, files, logs, tables, usage
+from equimood import candidates, cluster, devices, features, files, labels, logs, tables, usage
 from equimood.settings import Backbone, Search
 
 logs.start(snakemake.log[0])
@@ -28,6 +28,7 @@ answers = candidates.predict(
     seed=params.seed,
     record=files.new_record(params.record),
     progress=logs.progress("candidates"),
+    shares=labels.read_shares(snakemake.input.ratings, params.classes),
 )
 columns = [f"p_{name}" for name in params.classes]
 tables.write(answers, snakemake.output.predictions, tables.COMPARED, *columns)

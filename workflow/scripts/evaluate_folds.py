@@ -14,12 +14,11 @@ from equimood import (
     tables,
     usage,
 )
-from equimood.settings import Evaluate
 
 logs.start(snakemake.log[0])
 usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
 params = snakemake.params
-classes, options = params.classes, Evaluate(**params.evaluate)
+classes = params.classes
 predictions = tables.concatenated(snakemake.input.predictions)
 given, images = snakemake.input, tables.read(snakemake.input.images)
 photos = features.photos(images, params.views)
@@ -41,9 +40,7 @@ others = baselines.predict(
     n_threads=snakemake.threads,
     evidence=evidence,
 )
-found = evaluation.evaluate(
-    predictions, classes, others, options.n_bootstrap, options.confidence, params.seed
-)
+found = evaluation.evaluate(predictions, classes, others, **params.bootstrap)
 tables.write(
     predictions, snakemake.output.predictions, tables.PREDICTIONS, *(f"p_{c}" for c in classes)
 )

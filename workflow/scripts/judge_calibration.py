@@ -3,19 +3,15 @@
 from pathlib import Path
 
 from equimood import calibration, files, logs, tables
-from equimood.settings import Evaluate
 
 logs.start(snakemake.log[0])
-options = Evaluate(**snakemake.params.evaluate)
 cards = {Path(path).parent.name: files.read_yaml(path) for path in snakemake.input.cards}
 found = calibration.judge(
     tables.read(snakemake.input.predictions),
     {fold: card["temperature"] for fold, card in cards.items()},
     snakemake.params.classes,
     snakemake.params.target_accuracy,
-    options.n_bootstrap,
-    options.confidence,
-    snakemake.params.seed,
+    **snakemake.params.bootstrap,
 )
 calibration.write_tables(found, Path(snakemake.output.found).parent)
 for fold, card in cards.items():

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from equimood import cluster, features, files, logs, raters, search, tables, usage
+from equimood import cluster, features, files, labels, logs, search, tables, usage
 from equimood.settings import Backbone, Search
 
 logs.start(snakemake.log[0])
@@ -23,7 +23,7 @@ result = search.run(
     record=files.new_record(params.record),
     nodes=cluster.Nodes(resources.nodes, snakemake.threads, resources.mem_mb // 2),
     progress=logs.progress("trials"),
-    shares=raters.read_shares(snakemake.input.ratings, params.classes),
+    shares=labels.read_shares(snakemake.input.ratings, params.classes),
 )
 search.write(result, Path(snakemake.output.best).parent)
 chosen = result.best.structure

@@ -1,20 +1,18 @@
 """Summarise explanations per emotion and region, with intervals over horses."""
 
 from equimood import attribution, files, logs, regions, tables
-from equimood.settings import Evaluate
 
 logs.start(snakemake.log[0])
 params = snakemake.params
-options = Evaluate(**params.evaluate)
 scores = [tables.read(path) for path in snakemake.input.scores]
 tables.write(
     tables.concatenated(snakemake.input.scores), snakemake.output.regions, tables.REGION_SCORES
 )
-found = regions.summarise(scores, options.n_bootstrap, options.confidence, params.seed)
+found = regions.summarise(scores, **params.bootstrap)
 files.write_text(snakemake.output.summary, found.to_csv(index=False))
 checks = {"gaps": attribution.gaps(snakemake.input.maps, params.tolerance)}
 if snakemake.input.causes:
     causes = regions.read_causes(snakemake.input.causes)
-    table = regions.causal(scores, causes, options.n_bootstrap, options.confidence, params.seed)
+    table = regions.causal(scores, causes, **params.bootstrap)
     checks["causes"] = table.to_dict(orient="records")
 files.write_json(snakemake.output.checks, checks)

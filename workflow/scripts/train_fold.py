@@ -7,13 +7,13 @@ from equimood import (
     devices,
     features,
     files,
+    labels,
     logs,
     models,
-    raters,
     search,
     tables,
     training,
-    transfer,
+    tuned,
     usage,
 )
 from equimood.settings import Train
@@ -28,9 +28,9 @@ folder, record = Path(snakemake.output.card).parent, files.new_record(params.rec
 best = search.read_best(Path(given.best))
 splits, images = tables.read(given.splits), tables.read(given.images)
 splits = splits[splits["fold"] == fold]
-if tuned := transfer.chosen(given.transfer):
-    transfer.adopt(tuned, folder)
-    tested = transfer.predict(
+if adopted := tuned.chosen(given.transfer):
+    tuned.adopt(adopted, folder)
+    tested = tuned.predict(
         models.load_with(folder, given.backbones, devices.choose()), images, splits,
         Path(params.images_dir), snakemake.threads, logs.progress("images judged"),
     )  # fmt: skip
@@ -39,7 +39,7 @@ else:
     trained = training.train(
         photos, splits, given.features, best, options, params.classes,
         **params.optimiser, seed=params.seed, record=record, progress=logs.progress("steps"),
-        shares=raters.read_shares(given.ratings, params.classes),
+        shares=labels.read_shares(given.ratings, params.classes),
     )  # fmt: skip
     cards = map(files.read_yaml, given.backbones)
     models.save(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from equimood import cluster, devices, files, logs, raters, search, tables, transfer, usage
+from equimood import cluster, devices, files, labels, logs, search, tables, transfer, usage
 from equimood.settings import Train, Transfer
 
 logs.start(snakemake.log[0])
@@ -27,7 +27,7 @@ explored = transfer.run(
     probe_epochs=params.probe["epochs"],
     probe_batch_size=params.probe["batch_size"],
     train=Train(**params.train),
-    shares=raters.read_shares(given.ratings, params.classes),
+    shares=labels.read_shares(given.ratings, params.classes),
     seed=params.seed,
     nodes=cluster.Nodes(resources.nodes, snakemake.threads, resources.mem_mb // 2),
     progress=logs.progress,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from equimood import controls, evaluation, settings
+from equimood import controls, evaluation
 from equimood.audit import Finding
 from equimood.controls import Evidence
 from equimood.intervals import interval, stacked
@@ -19,9 +19,10 @@ def of_evidence(
     photos: pd.DataFrame,
     splits: pd.DataFrame,
     classes: Sequence[str],
-    evaluate: settings.Evaluate,
-    seed: int,
     n_threads: int,
+    n_bootstrap: int,
+    confidence: float,
+    seed: int,
 ) -> list[Finding]:
     """Judge how well labels are told from each kind of evidence, on the study's outer folds.
 
@@ -51,7 +52,7 @@ def of_evidence(
         said = labels[judged]
         found = evaluation.paired(
             rows["label"], rows["horse"], {name: said}, classes=classes, reference=name,
-            n_bootstrap=evaluate.n_bootstrap, confidence=evaluate.confidence, seed=seed,
+            n_bootstrap=n_bootstrap, confidence=confidence, seed=seed,
         )  # fmt: skip
         scores[name] = found[name]["balanced_accuracy"]
     findings = []
@@ -90,7 +91,7 @@ def _told(score: Mapping[str, float | None]) -> str:
 
 
 def of_context(
-    photos: pd.DataFrame, regions: pd.DataFrame, evaluate: settings.Evaluate, seed: int
+    photos: pd.DataFrame, regions: pd.DataFrame, n_bootstrap: int, confidence: float, seed: int
 ) -> Finding:
     """Compare how often tack, a human or an object is seen in each class and in the others.
 
@@ -111,7 +112,7 @@ def of_context(
     rng = np.random.default_rng(seed)
     horse, names = photos["horse"].factorize(sort=True)
     even = np.full(len(names), 1 / len(names))
-    weights = stacked(rng.multinomial(len(names), even, evaluate.n_bootstrap))
+    weights = stacked(rng.multinomial(len(names), even, n_bootstrap))
     for region in CONTEXT:
         rows = regions[(regions["region"] == region) & regions["visible"]]
         seen = keys.isin(pd.MultiIndex.from_frame(rows[["image", "horse"]]))
@@ -127,9 +128,7 @@ def of_context(
                 continue
             with np.errstate(invalid="ignore", divide="ignore"):
                 shares = drawn[:, ::2] / drawn[:, 1::2]
-            ends = interval(
-                shares[:, 0] - shares[:, 1], evaluate.n_bootstrap, evaluate.confidence, (-1.0, 1.0)
-            )
+            ends = interval(shares[:, 0] - shares[:, 1], n_bootstrap, confidence, (-1.0, 1.0))
             inside, outside = shares[0]
             certain = ends is None or ends[0] > 0 or ends[1] < 0
             if certain and inside != outside:

@@ -78,8 +78,9 @@ def predict(
     seed: int,
     record: Path,
     progress: Progress | None = None,
+    shares: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Train every candidate as the chosen model is trained and judge the fold's test horses.
+    """Train every candidate's head as the chosen one is trained; judge the fold's test horses.
 
     Probabilities are not calibrated. Of a single candidate nothing is trained: there is nothing to
     compare.
@@ -90,19 +91,19 @@ def predict(
         candidate answers for the same ones.
     splits : the fold's rows of tables.SPLITS.
     record : folder in which the use of the state folder is noted.
+    shares : as labels.shares gives them, for heads that learn these in place of the labels.
 
     Returns
     -------
     tables.COMPARED and p_{class}, a row per photograph and candidate.
     """
-    options = settings.Train(seeds=n_seeds, calibrate=False)
     parts = []
     for (backbone, views), best in chosen.bests.items() if len(chosen.bests) > 1 else ():
-        trained = training.train(
-            photos, splits, feature_files, best, options, classes,
-            epochs=epochs, batch_size=batch_size, seed=seed, record=record,
-        )  # fmt: skip
-        answers = training.predict(photos, splits, feature_files, best, trained, classes)
+        head = training.Fold(
+            photos, splits, feature_files, best, n_seeds, classes,
+            epochs=epochs, batch_size=batch_size, seed=seed, record=record, shares=shares,
+        ).head().cpu()  # fmt: skip
+        answers = training.predict_by_head(photos, splits, feature_files, best, head, classes)
         parts.append(answers.assign(backbone=backbone, views=views))
         log.info("%s, %s: %s", backbone, views, best.structure)
         if progress:

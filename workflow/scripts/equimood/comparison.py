@@ -172,19 +172,24 @@ def configurations(chosen: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def by_fold(
-    bests: Mapping[str, Mapping[str, Any]], predictions: pd.DataFrame, classes: Sequence[str]
+    bests: Mapping[str, Mapping[str, Any]],
+    predictions: pd.DataFrame,
+    classes: Sequence[str],
+    explored: Mapping[str, Mapping[str, Any]],
 ) -> pd.DataFrame:
-    """What the search chose in each outer fold, and how it did on the horses held out there.
+    """What was chosen in each outer fold, and how it did on the horses held out there.
 
     Parameters
     ----------
     bests : content of best.yaml of each outer fold.
     predictions : tables.PREDICTIONS of all outer folds.
+    explored : content of transfer's best.yaml of each outer fold, empty where it was left out.
 
     Returns
     -------
-    fold, n_horses, horses (names, joined), n_images, the parts of the configuration, metric,
-    inner_score, outer_score (both of that metric) and balanced_accuracy.
+    fold, n_horses, horses (names, joined), n_images, way (frozen, or how the backbone was
+    fine-tuned), the parts of the configuration, metric, inner_score, outer_score (both of that
+    metric) and balanced_accuracy.
     """
     rows = []
     for fold, best in bests.items():
@@ -192,14 +197,19 @@ def by_fold(
         scorer = Scorer.of(tested["truth"], tested["predicted"], tested["horse"], classes)
         figures = from_confusion(scorer.confusion().sum(axis=0))
         names = sorted(tested["horse"].unique())
+        way, inner_score = "frozen", best["score"]
+        if fold in explored and not explored[fold]["chosen"].startswith(way):
+            way = explored[fold]["chosen"]
+            inner_score = explored[fold]["ways"][way]["score"]
         rows.append({
             "fold": fold,
             "n_horses": len(names),
             "horses": "; ".join(names),
             "n_images": len(tested),
+            "way": way,
             **_configuration(best),
             "metric": best["metric"],
-            "inner_score": best["score"],
+            "inner_score": inner_score,
             "outer_score": float(figures[best["metric"]]) if len(tested) else np.nan,
             "balanced_accuracy": float(figures["balanced_accuracy"]) if len(tested) else np.nan,
         })  # fmt: skip

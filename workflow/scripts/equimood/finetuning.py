@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,15 +32,12 @@ from equimood.heads import Head
 from equimood.logs import Progress
 from equimood.metrics import from_confusion
 from equimood.search import Best
+from equimood.tuned import JUDGED_AT_ONCE, Method
 
 TRANSFER_VERSION = 1
 """Raised when the same settings give other models: what is kept is then stale."""
 LAST_BLOCKS_FIRST = 1 / 3  # of the epochs, where all blocks learn
 MAX_NORM = 1.0  # of a step's gradient
-JUDGED_AT_ONCE = 64  # photographs
-
-Method = Literal["last_blocks", "all_blocks", "scratch"]
-METHODS: tuple[Method, ...] = ("last_blocks", "all_blocks", "scratch")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -286,11 +285,6 @@ def sample_weights(
     spread = np.zeros(len(mask), dtype=np.float32)
     spread[mask] = weights / weights.mean()
     return spread
-
-
-def soft_targets(shares: pd.DataFrame, photos: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
-    """What :func:`fit` learns of each of ``photos``: shares (n, C), as raters.shares has them."""
-    return shares.loc[photos["photo_id"], list(classes)].to_numpy(float)
 
 
 def _targets(y: np.ndarray | Tensor, n_folds: int, n_classes: int) -> Tensor:

@@ -24,6 +24,8 @@ from equimood.metrics import from_confusion
 from equimood.scoring import codes
 from equimood.search import SEARCH_VERSION, Best
 
+PERMUTE_VERSION = 1
+"""Raised when the same settings give other counts: what is kept is then stale."""
 FIGURES = ("f1_macro", "balanced_accuracy", "accuracy", "matthews_corrcoef")
 UNITS = ("session", "video", "photograph")  # of a horse that shows several classes, coarsest first
 CHUNK_FLOATS = 1 << 26  # of what is trained together
@@ -112,8 +114,8 @@ def fold_confusions(
     device, chosen = devices.choose(), best.structure
     pairs = [(view, chosen.backbone) for view in chosen.views]
     key = digest(
-        SEARCH_VERSION, asdict(chosen), asdict(best.head), n_permutations, epochs, batch_size,
-        seed, list(classes), features.digests(feature_files, photos, pairs),
+        PERMUTE_VERSION, SEARCH_VERSION, asdict(chosen), asdict(best.head), n_permutations,
+        epochs, batch_size, seed, list(classes), features.digests(feature_files, photos, pairs),
         *(photos[name].fillna("").tolist()
           for name in ("photo_id", "label", "horse", "session", "video")),
         splits[["horse", "role"]].to_numpy().tolist(), device.type,

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equimood import tables
 from equimood.intervals import UNIT, interval, stacked
 
 MEASURES = {
@@ -77,34 +76,6 @@ def panel(ratings: pd.DataFrame, classes: Sequence[str]) -> Panel:
     return Panel(photo_ids, horse, [str(name) for name in names], codes, counts, n_contradictions)
 
 
-def shares(ratings: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Shares of the classes among the ratings of each photograph: what heads learn from.
-
-    A rating weighs its confidence where every rater of the photograph gave one (and one of them
-    is above 0), else all weigh the same.
-
-    Returns
-    -------
-    A row per photo_id, a column per class; a row adds up to 1.
-    """
-    photo_ids, photo = np.unique(ratings["photo_id"].to_numpy(str), return_inverse=True)
-    label = pd.Index(list(classes)).get_indexer(pd.Index(ratings["label"]))
-    shape = len(photo_ids), len(classes)
-    cell = photo * shape[1] + label
-    counts = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
-    weights = np.bincount(cell, ratings["confidence"], shape[0] * shape[1]).reshape(shape)
-    given = weights.sum(axis=1) > 0  # and not NaN
-    chosen = np.where(given[:, None], weights, counts)
-    return pd.DataFrame(
-        chosen / chosen.sum(axis=1, keepdims=True), index=photo_ids, columns=list(classes)
-    )
-
-
-def read_shares(path: str, classes: Sequence[str]) -> pd.DataFrame | None:
-    """Shares from a file of tables.RATINGS; None without one, where heads learn the labels."""
-    return shares(tables.read(path), classes) if path else None
-
-
 def _sum(values: Array) -> Array:
     return np.asarray(values.sum(axis=0))
 
@@ -126,8 +97,8 @@ def fleiss_kappa(counts: Array, total: Total = _sum) -> Array:
     Raters may differ in number from photograph to photograph: chance is then reckoned from the
     mean of the photographs' shares of classes (Gwet 2014, Handbook of inter-rater reliability).
     """
-    shares_ = counts / counts.sum(axis=1, keepdims=True)
-    p = _ratio(total(shares_), total(np.ones((len(counts), 1))))
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    p = _ratio(total(shares), total(np.ones((len(counts), 1))))
     return _beyond(percent_agreement(counts, total), (p**2).sum(axis=-1))
 
 

@@ -258,6 +258,11 @@ def _printed_choices(by_fold: pd.DataFrame) -> pd.DataFrame:
         "Test horses": by_fold["horses"].map(_some),
         "Photographs": by_fold["n_images"],
         "Backbone": by_fold["backbone"],
+        **(
+            {"Fine-tuned": by_fold["way"].replace("frozen", "no").str.replace("_", " ")}
+            if by_fold["way"].ne("frozen").any()
+            else {}
+        ),
         "Views": by_fold["views"].str.replace("+", " + "),
         "Pooling": by_fold["pooling"],
         "Head": by_fold["head"] + units,

@@ -20,7 +20,7 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from torch import Tensor
 
-from equimood import cluster, devices, features, heads, settings, tables, tuning
+from equimood import cluster, devices, features, heads, labels, settings, tables, tuning
 from equimood.errors import UserError
 from equimood.files import digest, read_json, read_yaml, state_folder, write_json, write_yaml
 from equimood.heads import HeadConfig, Structure
@@ -158,7 +158,7 @@ def run(
     backbones : the study's, by name, for their poolings.
     record : folder in which the use of the state folder is noted.
     nodes : what Ray is started on; a trial has one CPU of it, and its share of the GPUs.
-    shares : as raters.shares gives them, for heads that learn these in place of the labels.
+    shares : as labels.shares gives them, for heads that learn these in place of the labels.
     """
     space = dimensions(search, backbones)
     task = _task(
@@ -296,7 +296,7 @@ def _task(
                 "views, or a smaller split.inner_splits"
             )
     y = pd.Categorical(photos["label"], categories=list(classes)).codes.astype(int)
-    targets = y if shares is None else heads.soft_targets(shares, photos, classes)
+    targets = y if shares is None else labels.soft_targets(shares, photos, classes)
     everything = [
         SEARCH_VERSION, list(classes), seed, search.metric, search.epochs, search.batch_size,
         [asdict(config) for config in population(search, seed)],

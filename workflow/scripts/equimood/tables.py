@@ -149,7 +149,11 @@ PREDICTIONS = _schema(
     threshold=_REAL,  # confidence from which on the fold's model answers; null: it never does
     novelty=_REAL,  # above 1 the image is unlike those the fold's model was trained on
 )  # and p_{class}, one column a class  # fmt: skip
-COMPARED = pa.schema([("backbone", _TEXT), ("views", _TEXT), *PREDICTIONS])  # and p_{class}
+COMPARED = pa.schema([
+    ("backbone", _TEXT),
+    ("views", _TEXT),
+    *(field for field in PREDICTIONS if field.name not in ("threshold", "novelty")),
+])  # and p_{class}; by the head alone: neither calibrated nor held back  # fmt: skip
 REGION_SCORES = _schema(
     image_id=_TEXT,
     photo_id=_TEXT,

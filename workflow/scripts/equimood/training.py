@@ -12,10 +12,10 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional
 
-from equimood import devices, features, settings
+from equimood import devices, features, labels, settings
 from equimood.abstention import Abstention, abstention
 from equimood.files import digest, state_folder
-from equimood.heads import Head, PackedHeads, fit, sample_weights, soft_targets
+from equimood.heads import Head, PackedHeads, fit, sample_weights
 from equimood.logs import Progress
 from equimood.novelty import QUANTILE, Novelty
 from equimood.search import SEARCH_VERSION, Best
@@ -45,6 +45,90 @@ class Trained(Certainty):
     head: Head
 
 
+class Fold:
+    """The training photographs of an outer fold, and heads of a configuration fitted to them.
+
+    Parameters
+    ----------
+    photos : as features.photos gives them.
+    splits : the fold's rows of tables.SPLITS.
+    record : folder in which the use of the state folder is noted.
+    shares : as labels.shares gives them, for heads that learn these in place of the labels.
+    """
+
+    def __init__(
+        self,
+        photos: pd.DataFrame,
+        splits: pd.DataFrame,
+        feature_files: Sequence[Path],
+        best: Best,
+        n_seeds: int,
+        classes: Sequence[str],
+        *,
+        epochs: int,
+        batch_size: int,
+        seed: int,
+        record: Path,
+        progress: Progress | None = None,
+        shares: pd.DataFrame | None = None,
+    ):
+        horses = splits[splits["role"] == "train"].set_index("horse")["inner_fold"]
+        photos = photos[photos["horse"].isin(horses.index)].reset_index(drop=True)
+        self.labels, self.horse, self.session = (
+            photos[name].to_numpy() for name in ("label", "horse", "session")
+        )
+        self.inner = photos["horse"].map(horses).to_numpy(dtype=int)
+        self.device, self.best, self.n_seeds, self.n_classes = (
+            devices.choose(), best, n_seeds, len(classes)
+        )  # fmt: skip
+        self.X = torch.from_numpy(_matrix(feature_files, photos, best)).to(self.device)
+        self.y = pd.Categorical(photos["label"], categories=list(classes)).codes.astype(int)
+        self.targets = self.y if shares is None else labels.soft_targets(shares, photos, classes)
+        self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
+        self.progress = progress
+        pairs = [(view, best.structure.backbone) for view in best.structure.views]
+        key = digest(
+            SEARCH_VERSION, asdict(best.structure), asdict(best.head), n_seeds, epochs,
+            batch_size, seed, list(classes), features.digests(feature_files, photos, pairs),
+            *(photos[name].tolist() for name in ("photo_id", "label", "horse", "session")),
+            self.inner.tolist(), *([] if shares is None else [self.targets.tolist()]),
+        )  # fmt: skip
+        self.kept = state_folder("train", key, record)
+
+    def head(self) -> Head:
+        """Train on all horses; of several seeds, logits are averaged."""
+        packed = self._fitted(np.ones((1, len(self.y)), dtype=bool), "all")
+        return packed.head(0, list(range(self.n_seeds)))
+
+    def unseen(self) -> np.ndarray:
+        """Logits (n, C) of each photograph by a head of this making that never saw its horse."""
+        found = np.zeros((len(self.y), self.n_classes), dtype=np.float32)
+        folds = np.unique(self.inner)
+        packed = self._fitted(self.inner != folds[:, None], "inner")
+        for f, fold in enumerate(folds):
+            rows = np.flatnonzero(self.inner == fold)
+            head = packed.head(f, list(range(self.n_seeds)))
+            with torch.inference_mode():
+                found[rows] = head(self.X[torch.from_numpy(rows).to(self.device)]).cpu()
+        return found
+
+    def _fitted(self, trained: np.ndarray, name: str) -> PackedHeads:
+        """Fit to the photographs of each row of ``trained`` (F, n, bool)."""
+        structure, first = self.best.structure, self.best.head
+        weights = np.stack([
+            sample_weights(self.labels, self.horse, self.session, structure.weight_by, rows)
+            for rows in trained
+        ])  # fmt: skip
+        return fit(
+            self.X, self.targets, weights,
+            [replace(first, seed=first.seed + k) for k in range(self.n_seeds)],
+            kind=structure.head, hidden_units=structure.hidden_units,
+            epochs=self.epochs, batch_size=self.batch_size, n_classes=self.n_classes,
+            device=self.device, stream_seed=self.seed, kept=self.kept / f"{name}.safetensors",
+            progress=self.progress,
+        )  # fmt: skip
+
+
 def train(
     photos: pd.DataFrame,
     splits: pd.DataFrame,
@@ -62,59 +146,15 @@ def train(
 ) -> Trained:
     """Train the chosen head on all training horses of a fold, with several seeds, and calibrate it.
 
-    Parameters
-    ----------
-    photos : as features.photos gives them.
-    splits : the fold's rows of tables.SPLITS.
-    record : folder in which the use of the state folder is noted.
-    shares : as raters.shares gives them, for a head that learns these in place of the labels; the
-        temperature is fitted to the labels all the same.
+    Parameters as of :class:`Fold`; the temperature is fitted to the labels also where ``shares``
+    are learnt.
     """
-    device = devices.choose()
-    horses = splits[splits["role"] == "train"].set_index("horse")["inner_fold"]
-    photos = photos[photos["horse"].isin(horses.index)].reset_index(drop=True)
-    inner = photos["horse"].map(horses).to_numpy(dtype=int)
-    everything = np.ones((1, len(photos)), dtype=bool)
-    X = torch.from_numpy(_matrix(feature_files, photos, best)).to(device)
-    y = pd.Categorical(photos["label"], categories=list(classes)).codes.astype(int)
-    targets = y if shares is None else soft_targets(shares, photos, classes)
-
-    pairs = [(view, best.structure.backbone) for view in best.structure.views]
-    key = digest(
-        SEARCH_VERSION, asdict(best.structure), asdict(best.head), options.seeds, epochs,
-        batch_size, seed, list(classes), features.digests(feature_files, photos, pairs),
-        *(photos[name].tolist() for name in ("photo_id", "label", "horse", "session")),
-        inner.tolist(), *([] if shares is None else [targets.tolist()]),
+    fold = Fold(
+        photos, splits, feature_files, best, options.seeds, classes, epochs=epochs,
+        batch_size=batch_size, seed=seed, record=record, progress=progress, shares=shares,
     )  # fmt: skip
-    kept = state_folder("train", key, record)
-
-    def packed(trained: np.ndarray, name: str) -> PackedHeads:
-        weights = np.stack([
-            sample_weights(
-                photos["label"].to_numpy(), photos["horse"].to_numpy(),
-                photos["session"].to_numpy(), best.structure.weight_by, rows,
-            )
-            for rows in trained
-        ])  # fmt: skip
-        first = best.head.seed
-        return fit(
-            X, targets, weights,
-            [replace(best.head, seed=first + k) for k in range(options.seeds)],
-            kind=best.structure.head, hidden_units=best.structure.hidden_units,
-            epochs=epochs, batch_size=batch_size, n_classes=len(classes),
-            device=device, stream_seed=seed, kept=kept / f"{name}.safetensors", progress=progress,
-        )  # fmt: skip
-
-    seeds = list(range(options.seeds))
-    head = packed(everything, "all").head(0, seeds)
-    unseen = np.zeros((len(photos), len(classes)), dtype=np.float32)
-    folds = np.unique(inner)
-    by_fold = packed(inner != folds[:, None], "inner")
-    for f, fold in enumerate(folds):
-        rows = np.flatnonzero(inner == fold)
-        with torch.inference_mode():
-            unseen[rows] = by_fold.head(f, seeds)(X[torch.from_numpy(rows).to(device)]).cpu()
-    sure = certainty(X, unseen, y, photos["horse"].to_numpy(), inner, options, seed)
+    head = fold.head()
+    sure = certainty(fold.X, fold.unseen(), fold.y, fold.horse, fold.inner, options, seed)
     facts = {"n_seeds": options.seeds, **sure.facts}
     return Trained(sure.temperature, sure.abstention, sure.novelty, facts, head.cpu())
 
@@ -183,8 +223,27 @@ def predict(
         with torch.inference_mode():
             probabilities = (trained.head(X) / trained.temperature).double().softmax(1).numpy()
             novelty = trained.novelty(X).double().numpy()
-    view, threshold = best.structure.views[0], trained.abstention.threshold
-    return answers(photos, probabilities, threshold, novelty, view, splits, classes)
+    return answers(photos, probabilities, best.structure.views[0], splits, classes).assign(
+        threshold=trained.abstention.threshold, novelty=novelty
+    )
+
+
+def predict_by_head(
+    photos: pd.DataFrame,
+    splits: pd.DataFrame,
+    feature_files: Sequence[Path],
+    best: Best,
+    head: Head,
+    classes: Sequence[str],
+) -> pd.DataFrame:
+    """Judge as :func:`predict` does, but by a head alone, so that nothing is held back."""
+    photos = test_photos(photos, splits)
+    probabilities = np.zeros((0, len(classes)))
+    if len(photos):
+        with torch.inference_mode():
+            logits = head(torch.from_numpy(_matrix(feature_files, photos, best)))
+        probabilities = logits.double().softmax(1).numpy()
+    return answers(photos, probabilities, best.structure.views[0], splits, classes)
 
 
 def test_photos(photos: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
@@ -196,15 +255,15 @@ def test_photos(photos: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
 def answers(
     photos: pd.DataFrame,
     probabilities: np.ndarray,
-    threshold: float | None,
-    novelty: np.ndarray,
     view: str,
     splits: pd.DataFrame,
     classes: Sequence[str],
 ) -> pd.DataFrame:
-    """Tell what a fold's model says of photographs as tables.PREDICTIONS and p_{class}.
+    """Tell what a fold's model says, by ``probabilities`` (n, C), of photographs.
 
-    ``probabilities`` (n, C), ``novelty`` (n,), and the confidence from which on it answers.
+    Returns
+    -------
+    tables.PREDICTIONS and p_{class}, but for threshold and novelty.
     """
     answers = [classes[c] for c in probabilities.argmax(axis=1)]
     frame = photos[["photo_id", "path", "horse", "session", "video"]].assign(
@@ -212,8 +271,6 @@ def answers(
         fold=str(splits["fold"].iloc[0]),
         truth=photos["label"],
         predicted=pd.Series(answers, index=photos.index, dtype=object),
-        threshold=threshold,
-        novelty=novelty,
     )
     return frame.assign(**{f"p_{name}": probabilities[:, c] for c, name in enumerate(classes)})
 

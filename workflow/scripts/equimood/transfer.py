@@ -6,7 +6,6 @@ folds; ASHA (Li et al. 2020, arXiv 1810.05934) stops the worse ones early. When 
 depends on which trial was quicker: what is chosen may differ between two runs.
 """
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.lib.format import open_memmap
 
 from equimood import (
@@ -24,6 +22,7 @@ from equimood import (
     features,
     finetuning,
     heads,
+    labels,
     models,
     search,
     settings,
@@ -40,19 +39,10 @@ from equimood.files import (
     write_yaml,
     written_whole,
 )
-from equimood.finetuning import (
-    JUDGED_AT_ONCE,
-    METHODS,
-    TRANSFER_VERSION,
-    Learner,
-    Method,
-    Run,
-    Task,
-    Tuning,
-)
+from equimood.finetuning import TRANSFER_VERSION, Learner, Run, Task, Tuning
 from equimood.logs import Progress, log
-from equimood.models import EmotionModel
 from equimood.search import Best
+from equimood.tuned import METHODS, Method
 from equimood.tuning import ASHAScheduler, TuneConfig, tune
 
 FROZEN = {"linear": "frozen_linear", "mlp": "frozen_mlp"}
@@ -134,7 +124,7 @@ def run(
     best, trials : what the search found: the frozen features to compare with.
     record : folder in which the use of the state folder is noted.
     probe_epochs, probe_batch_size : of the head that fine-tuning starts from.
-    shares : as raters.shares gives them, where these are learnt in place of the labels.
+    shares : as labels.shares gives them, where these are learnt in place of the labels.
     nodes : what Ray is started on: a trial has a GPU, or, where there are none, a CPU.
     """
     told = progress or (lambda _: lambda *_: None)
@@ -231,7 +221,7 @@ def _task(
     y = pd.Categorical(photos["label"], categories=list(classes)).codes.astype(int)
     targets = np.eye(len(classes))[y]
     if shares is not None:
-        targets = heads.soft_targets(shares, photos, classes)
+        targets = labels.soft_targets(shares, photos, classes)
     pairs = [(view, structure.backbone) for view in structure.views]
     epochs = options.model_dump(include={"epochs", "batch_size", "flip"}, mode="json")
     key = digest(
@@ -407,59 +397,4 @@ def write(explored: Explored, folder: Path, best: Best, facts: Mapping[str, Any]
         explored.certainty.temperature, explored.certainty.abstention.threshold,
         explored.certainty.novelty, explored.origin, {**explored.facts, **facts},
         tuned=model.backbone,
-    )  # fmt: skip
-
-
-# ------------------------------------------------------------------- the model that is chosen
-
-
-def chosen(files: Sequence[str | Path]) -> Path | None:
-    """Folder of a fold's fine-tuned model, where it scored better than frozen features.
-
-    ``files``, the first of them ``best.yaml``, are in that folder; none where all was left frozen.
-    """
-    if not files or read_yaml(files[0])["chosen"] not in METHODS:
-        return None
-    return Path(files[0]).parent
-
-
-def adopt(folder: Path, model: Path) -> None:
-    """Make the fine-tuned model of a fold the fold's model: its weights and card, as they are."""
-    for name in ("weights.safetensors", "card.yaml"):
-        with written_whole(model / name) as aside:
-            shutil.copyfile(folder / name, aside)
-
-
-def predict(
-    model: EmotionModel,
-    catalogue: pd.DataFrame,
-    splits: pd.DataFrame,
-    images_dir: Path,
-    workers: int,
-    progress: Progress | None = None,
-) -> pd.DataFrame:
-    """Judge the fold's test horses from their pixels: tables.PREDICTIONS and p_{class}."""
-    photos = training.test_photos(features.photos(catalogue, model.views), splits)
-    rows = catalogue.assign(hidden=None).set_index("image_id", drop=False)
-    ahead = JUDGED_AT_ONCE + workers
-    readers = [
-        features.read_squares(rows.loc[photos[f"image_{view}"]], images_dir, model.backbone,
-                              workers, ahead)
-        for view in model.views
-    ]  # fmt: skip
-    found = [torch.zeros((0, len(model.classes)), dtype=torch.float64)]
-    novelty = [torch.zeros(0, dtype=torch.float64)]
-    for start in range(0, len(photos), JUDGED_AT_ONCE):
-        end = min(start + JUDGED_AT_ONCE, len(photos))
-        squares = [torch.stack([next(reader) for _ in range(end - start)]) for reader in readers]
-        pixels = [features.pixels(stack, model.backbone.device) for stack in squares]
-        with torch.inference_mode():
-            X = model.features(*pixels)
-            found.append(model.logits(X).double().softmax(1).cpu())
-            novelty.append(model.novelty(X).double().cpu())
-        if progress:
-            progress(end, len(photos))
-    return training.answers(
-        photos, torch.cat(found).numpy(), model.threshold, torch.cat(novelty).numpy(),
-        model.views[0], splits, model.classes,
     )  # fmt: skip
