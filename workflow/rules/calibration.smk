@@ -30,6 +30,7 @@ rule judge_calibration:
             labels={"figure": "Confidences and answers held back, as a table"},
         ),
         latex=f"{RESULTS}/evaluation/calibration.tex",
+        usage=f"{RESULTS}/usage/judge_calibration.json",
     log:
         f"{RESULTS}/logs/judge_calibration.log",
     benchmark:

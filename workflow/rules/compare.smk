@@ -89,6 +89,7 @@ rule compare_candidates:
         costs=f"{RESULTS}/comparison/costs.csv",
         configurations=f"{RESULTS}/comparison/configurations.csv",
         by_fold=f"{RESULTS}/comparison/chosen.csv",
+        usage=f"{RESULTS}/usage/compare_candidates.json",
     log:
         f"{RESULTS}/logs/compare_candidates.log",
     benchmark:

@@ -130,6 +130,8 @@ USAGE = {
     ),
     "evaluate_folds": [rules.evaluate_folds.output.usage],
     "compare_fold": expand(rules.compare_fold.output.usage, fold=OUTER_FOLDS),
+    "compare_candidates": [rules.compare_candidates.output.usage],
+    "judge_calibration": [rules.judge_calibration.output.usage],
     "explain_shard": expand(rules.explain_shard.output.usage, shard=SHARDS),
 }
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pandas as pd
-from equimood import comparison, files, logs, tables
+from equimood import comparison, files, logs, tables, usage
 
 logs.start(snakemake.log[0])
+usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
 params = snakemake.params
 columns = ["backbone", "views", "photo_id", "horse", "truth", "predicted"]
 chosen = {Path(path).stem: files.read_yaml(path) for path in snakemake.input.chosen}

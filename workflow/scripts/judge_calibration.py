@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from equimood import calibration, files, logs, tables
+from equimood import calibration, files, logs, tables, usage
 
 logs.start(snakemake.log[0])
+usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
 cards = {Path(path).parent.name: files.read_yaml(path) for path in snakemake.input.cards}
 found = calibration.judge(
     tables.read(snakemake.input.predictions),
