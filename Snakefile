@@ -136,7 +136,9 @@ STARTED = time.time()
 onstart:
     slurm_run = runs.slurm_run(log)
     with mistakes_told():
-        runs.check_shared([ANNOTATIONS, IMAGES, REGIONS, CODES, RESULTS], slurm_run)
+        runs.check_shared(
+            [ANNOTATIONS, IMAGES, REGIONS, settings.data.codes, RESULTS], slurm_run
+        )
     runs.take_over(Path(f"{RESULTS}/.slurm-run"), slurm_run)
     print(f"Study {settings.study}: results in {RESULTS}/, logs in {RESULTS}/logs/")
     print(efficiency.planned(settings, FOLDS, len(CONTROL_NETWORKS)))
