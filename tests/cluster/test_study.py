@@ -28,8 +28,8 @@ def test_the_study_runs_from_photographs_to_the_report(study, ran):
 
 def test_quick_steps_do_not_wait_in_the_queue(ran):
     submitted = ran.text.count("has been submitted with SLURM jobid")
-    # ingest, embed, search, train, permute, evaluate, compare, explain
-    assert submitted == 1 + 4 + 2 + 2 + 1 + 1 + 2 + 2
+    # ingest, embed, audit, search, train, permute, evaluate, compare, calibration, explain
+    assert submitted == 1 + 6 + 1 + 2 + 2 + 1 + 1 + 2 + 1 + 2
 
 
 def test_the_search_used_both_nodes_and_the_log_says_so(study, ran):
@@ -54,7 +54,7 @@ def test_the_results_are_those_of_one_machine(study, ran, new_study):
     local = new_study("local")
     assert local.snakemake("evaluate", profile="profiles/local").code == 0
     features = sorted(study.results.glob("features/*/*/*.safetensors"))
-    assert len(features) == 4
+    assert len(features) == 6
     for path in [*features, *(study.results / name for name in SMALL)]:
         other = local.results / path.relative_to(study.results)
         assert path.read_bytes() == other.read_bytes(), path.name
@@ -69,7 +69,8 @@ def test_the_report_says_what_the_jobs_used_on_all_nodes(study, ran):
     assert search["gpu_hours"] == pytest.approx(4 * search["hours"])
     trained = study.trials("0").groupby("trial")["cost_s"].first().sum() / 3600
     assert search["cpu_hours"] > 0.5 * trained  # in Ray's step, of which the driver sees nothing
-    assert table.loc["in all", "jobs"] == 1 + 4 + 1 + 1 + 1 + 2
+    # Of the final model's search and training no figure tells.
+    assert table.loc["in all", "jobs"] == 1 + 6 + 1 + 1 + 1 + 1 + 1 + 2 + 1 + 2
     assert (table["memory_share"].dropna() < 1).all()
 
 
@@ -110,5 +111,5 @@ def test_what_a_study_asks_for_is_told_before(study, ran):
     # jobs, cores, GPUs, memory, time, core hours, GPU hours, partition: 2 searches of 2 nodes
     assert table["search_fold"] == ["2", "4", "4", "3", "GB", "4.0", "h", "32", "32", "default"]
     assert table["embed_shard"] == ["6", "2", "1", "2", "GB", "2.0", "h", "24", "12", "default"]
-    assert table["in"][:2] == ["all", "12"]
+    assert table["in"][:2] == ["all", "19"]
     assert "split_horses" not in table
