@@ -16,7 +16,8 @@ rule search_fold:
         splits=rules.split_horses.output.splits,
         features=FEATURES,
         ratings=SOFT_LABELS,
-        audit=ancient(rules.write_audit.output.audit),  # waited for, and nothing more
+        # Waited for, and nothing more; of a copy, since ancient marks what it is given.
+        audit=ancient(str(rules.write_audit.output.audit)),
         library=library("search_fold"),
     output:
         trials=f"{RESULTS}/search/{{fold}}/trials.parquet",
