@@ -123,7 +123,8 @@ def test_the_candidates_share_what_the_search_chooses(searched, tmp_path, monkey
     assert best.score == pytest.approx(result.best.score)
     candidate = {(own.backbone, "+".join(own.views)): best, ("other", "whole"): best}
     found = candidates.predict(*study, candidates.Chosen(2, candidate, {}), 2, CLASSES, **RUN)
-    trained = training.train(*study, result.best, settings.Train(seeds=2), CLASSES, **RUN)
+    fold = training.Fold(*study, result.best, 2, CLASSES, **RUN)
+    trained = training.train(fold, settings.Train(seeds=2))
     model = training.predict(*study, result.best, trained, CLASSES)
     same = found[found["backbone"] == own.backbone]
     assert same["predicted"].tolist() == model["predicted"].tolist()

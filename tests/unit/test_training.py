@@ -32,10 +32,11 @@ def in_own_folder(tmp_path, monkeypatch):
 
 def train(study, best=BEST, progress=None, shares=None, **options):
     options = settings.Train(**{"seeds": 2, **options})
-    record = Path("record")
-    return training.train(
-        *study, best, options, CLASSES, **RUN, record=record, progress=progress, shares=shares
-    )
+    fold = training.Fold(
+        *study, best, options.seeds, CLASSES, **RUN, record=Path("record"), progress=progress,
+        shares=shares,
+    )  # fmt: skip
+    return training.train(fold, options)
 
 
 def by_hand(study, trained_on):

@@ -36,11 +36,12 @@ if adopted := tuned.chosen(given.transfer):
     )  # fmt: skip
 else:
     photos, options = features.photos(images, params.views), Train(**params.train)
-    trained = training.train(
-        photos, splits, given.features, best, options, params.classes,
+    of_fold = training.Fold(
+        photos, splits, given.features, best, options.seeds, params.classes,
         **params.optimiser, seed=params.seed, record=record, progress=logs.progress("steps"),
         shares=labels.read_shares(given.ratings, params.classes),
     )  # fmt: skip
+    trained = training.train(of_fold, options)
     cards = map(files.read_yaml, given.backbones)
     models.save(
         folder, trained.head, best.structure, best.head, params.classes, trained.temperature,

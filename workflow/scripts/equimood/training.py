@@ -129,33 +129,14 @@ class Fold:
         )  # fmt: skip
 
 
-def train(
-    photos: pd.DataFrame,
-    splits: pd.DataFrame,
-    feature_files: Sequence[Path],
-    best: Best,
-    options: settings.Train,
-    classes: Sequence[str],
-    *,
-    epochs: int,
-    batch_size: int,
-    seed: int,
-    record: Path,
-    progress: Progress | None = None,
-    shares: pd.DataFrame | None = None,
-) -> Trained:
-    """Train the chosen head on all training horses of a fold, with several seeds, and calibrate it.
+def train(fold: Fold, options: settings.Train) -> Trained:
+    """Train the head on all training horses of a fold, with the fold's seeds, and calibrate it.
 
-    Parameters as of :class:`Fold`; the temperature is fitted to the labels also where ``shares``
-    are learnt.
+    The temperature is fitted to the labels also where shares are learnt.
     """
-    fold = Fold(
-        photos, splits, feature_files, best, options.seeds, classes, epochs=epochs,
-        batch_size=batch_size, seed=seed, record=record, progress=progress, shares=shares,
-    )  # fmt: skip
     head = fold.head()
-    sure = certainty(fold.X, fold.unseen(), fold.y, fold.horse, fold.inner, options, seed)
-    facts = {"n_seeds": options.seeds, **sure.facts}
+    sure = certainty(fold.X, fold.unseen(), fold.y, fold.horse, fold.inner, options, fold.seed)
+    facts = {"n_seeds": fold.n_seeds, **sure.facts}
     return Trained(sure.temperature, sure.abstention, sure.novelty, facts, head.cpu())
 
 
