@@ -43,15 +43,9 @@ def predict(
         return np.full(len(tested), evaluation.majority(label[trained]), object)
 
     def regression(fold: str, trained: NDArray, inner: NDArray, tested: NDArray) -> ArrayLike:
-        chosen = bests[fold].structure
+        source = bests[fold].structure.source
         X, X_tested = (
-            features.matrix(
-                feature_files,
-                photos.iloc[rows].reset_index(drop=True),
-                list(chosen.views),
-                chosen.backbone,
-                chosen.pooling,
-            )
+            features.matrix(feature_files, photos.iloc[rows].reset_index(drop=True), *source)
             for rows in (trained, tested)
         )
         return evaluation.logistic_regression(X, label[trained], inner, X_tested, n_threads)

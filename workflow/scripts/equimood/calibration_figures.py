@@ -12,9 +12,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from equimood.evaluation import with_interval
-from equimood.figures import BLUE, GREEN, GREY, INK, ORANGE, PAGE_IN, SKY, VERMILION, blank
-
-_REFERENCE: dict[str, Any] = {"color": GREY, "linewidth": 1, "linestyle": (0, (4, 3)), "zorder": 0}
+from equimood.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PAGE_IN,
+    REFERENCE,
+    SKY,
+    VERMILION,
+    blank,
+)
 
 
 def drawn(found: Mapping[str, Any]) -> dict[str, Figure]:
@@ -29,7 +38,7 @@ def reliability(found: Mapping[str, Any]) -> Figure:
     parts = [("before", "Before the temperature", ORANGE), ("after", "After the temperature", BLUE)]
     for axes, (part, title, color) in zip(panels[0], parts, strict=True):
         bins = found[part]["bins"]
-        axes.plot([0, 1], [0, 1], **_REFERENCE)
+        axes.plot([0, 1], [0, 1], **REFERENCE)
         x = [each["confidence"] for each in bins]
         rows = [[each["accuracy"][key] for key in ("value", "low", "high")] for each in bins]
         y, low, high = np.array(rows, dtype=float).T
@@ -69,7 +78,7 @@ def coverage(found: Mapping[str, Any]) -> Figure:
     axes.fill_between(x, low, high, color=SKY, alpha=0.35, linewidth=0)
     axes.plot(x, y, color=BLUE, label="all folds, surest answers first")
     whole = 1 - found["error"]["value"]
-    axes.axhline(whole, **_REFERENCE, label="without an order")
+    axes.axhline(whole, **REFERENCE, label="without an order")
     axes.axhline(
         found["target_accuracy"], color=GREEN, linewidth=1.4, linestyle=(0, (1, 1.5)), zorder=1,
         label=f"target, {found['target_accuracy']:.0%}",

@@ -18,8 +18,8 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from threadpoolctl import threadpool_limits
 
 from equimood import evaluation, features, regions, tables
+from equimood.splits import FINAL
 
-FINAL = "final"
 TREES = {"max_leaf_nodes": [3, 15]}
 N_ROUNDS, RATE = 40, 0.15
 LEAST_IN_LEAF = 10

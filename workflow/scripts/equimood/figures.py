@@ -65,7 +65,7 @@ _STYLE: dict[Any, Any] = {
 }
 mpl.rcParams.update(_STYLE)
 
-_REFERENCE: dict[str, Any] = {"color": GREY, "linewidth": 1, "linestyle": (0, (4, 3)), "zorder": 0}
+REFERENCE: dict[str, Any] = {"color": GREY, "linewidth": 1, "linestyle": (0, (4, 3)), "zorder": 0}
 _PARTS = {  # of a structure, and how a figure says that all have the same
     "views": "views",
     "backbone": "backbone",
@@ -231,7 +231,7 @@ def classes(metrics: Mapping[str, Any]) -> Figure:
     ]:
         columns = by_class[[name, f"{name}_low", f"{name}_high"]].to_numpy(float)
         _intervals(axes, columns, rows + shift, marker, color, name.capitalize())
-    axes.axvline(1 / n, **_REFERENCE, label="Recall by chance")
+    axes.axvline(1 / n, **REFERENCE, label="Recall by chance")
     axes.set_yticks(
         rows,
         [f"{row[0]}\n{row[1]:,} images, {row[2]} horses" for row in
@@ -255,7 +255,7 @@ def baselines(metrics: Mapping[str, Any]) -> Figure:
         for row, predictor in enumerate(order):
             color = BLUE if predictor == "model" else GREY
             _labelled(axes, found[predictor][name], row, color)
-    panels[0].axvline(metrics["chance"], **_REFERENCE)
+    panels[0].axvline(metrics["chance"], **REFERENCE)
     panels[0].annotate(
         "chance", (metrics["chance"], 1), (0, 2), xycoords=("data", "axes fraction"), ha="center",
         textcoords="offset points", fontsize=7.5, color=GREY,
@@ -267,7 +267,7 @@ def baselines(metrics: Mapping[str, Any]) -> Figure:
             text = evaluation.with_interval(lead["value"], lead["low"], lead["high"], "+.2f")
             _labelled(panels[2], lead, row, GREEN if lead["value"] > 0 else VERMILION, text)
     panels[2].set_xlim(min(-0.25, panels[2].dataLim.x0 - 0.05), 1.03)
-    panels[2].axvline(0, **_REFERENCE | {"color": INK})
+    panels[2].axvline(0, **REFERENCE | {"color": INK})
     panels[0].set_yticks(range(len(order)), [PREDICTORS.get(name, name) for name in order])
     panels[0].set_ylim(len(order) - 0.6, -0.6)
     figure.supxlabel(
@@ -303,13 +303,13 @@ def candidates(table: pd.DataFrame, found: Mapping[str, Any], n_shown: int = 30)
         numbers = table[columns].to_numpy(float)
         for own, color in ((~marked, GREY), (marked, BLUE)):
             _intervals(axes, numbers[own], rows[own], "o", color, None)
-    panels[0].axvline(found["nested"]["value"], **_REFERENCE)
+    panels[0].axvline(found["nested"]["value"], **REFERENCE)
     panels[0].annotate(
         "the study's own", (found["nested"]["value"], 1), (0, 2), ha="center", fontsize=7.5,
         xycoords=("data", "axes fraction"), textcoords="offset points", color=GREY,
     )  # fmt: skip
     panels[0].set_xlabel(METRICS[metric])
-    panels[1].axvline(0, **_REFERENCE | {"color": INK})
+    panels[1].axvline(0, **REFERENCE | {"color": INK})
     panels[1].set_xlabel("difference from the best")
     for own, color in ((~marked, GREY), (marked, BLUE)):
         panels[2].barh(rows[own], table["gmacs"][own], 0.55, color=color)
@@ -353,7 +353,7 @@ def levels(metrics: Mapping[str, Any]) -> Figure:
         for row, level in enumerate(found):
             _labelled(axes, found[level][name], row, BLUE)
     for axes, chance in ((panels[0], metrics["chance"]), (panels[2], 0.5)):
-        axes.axvline(chance, **_REFERENCE)
+        axes.axvline(chance, **REFERENCE)
         axes.annotate(
             "chance", (chance, 0), (2, 3), xycoords=("data", "axes fraction"),
             textcoords="offset points", fontsize=7.5, color=GREY,
@@ -432,7 +432,7 @@ def horses(by_horse: pd.DataFrame, commonest: float) -> Figure:
         (pooled, f"all images {pooled:.2f}", INK),
         (commonest, "commonest class", GREY),
     ]:
-        axes.axvline(place, **_REFERENCE | {"color": color})
+        axes.axvline(place, **REFERENCE | {"color": color})
         axes.annotate(
             text, (place, 1), (0, 3), xycoords=("data", "axes fraction"), ha="center",
             textcoords="offset points", fontsize=8, color=color,
@@ -642,7 +642,7 @@ def _agreement_axis(axes: Axes, title: str, measure: str, names: Sequence[str]) 
     _unit(axes, measure)
     axes.set_title(title)
     axes.set_xlim(min(-0.03, axes.dataLim.x0 - 0.05), 1.03)
-    axes.axvline(0, **_REFERENCE)
+    axes.axvline(0, **REFERENCE)
     axes.set_yticks(range(len(names)), list(names))
     axes.set_ylim(len(names) - 0.5, -0.7)
 

@@ -66,6 +66,11 @@ class Structure:
     hidden_units: int | None
     weight_by: tuple[str, ...]
 
+    @property
+    def source(self) -> tuple[list[str], str, str]:
+        """Where its features come from, as features.matrix takes it: views, backbone, pooling."""
+        return list(self.views), self.backbone, self.pooling
+
 
 def structure_from(content: Mapping[str, Any]) -> Structure:
     """Rebuild a structure from what YAML kept of it."""

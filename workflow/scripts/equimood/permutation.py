@@ -130,10 +130,7 @@ def fold_confusions(
 
     def matrix(rows: np.ndarray) -> torch.Tensor:
         about = photos.iloc[rows].reset_index(drop=True)
-        found = features.matrix(
-            feature_files, about, list(chosen.views), chosen.backbone, chosen.pooling
-        )
-        return torch.from_numpy(found).to(device)
+        return torch.from_numpy(features.matrix(feature_files, about, *chosen.source)).to(device)
 
     X, X_test = matrix(train), matrix(test)
     y = codes(photos["label"], classes)

@@ -241,13 +241,7 @@ def _matrix(task: Task, structure: Structure, device: torch.device) -> Tensor:
     key = digest(task.key, structure.views, structure.backbone, structure.pooling, str(device))
     if key not in _last_matrix:
         _last_matrix.clear()
-        X = features.matrix(
-            task.feature_files,
-            task.photos,
-            list(structure.views),
-            structure.backbone,
-            structure.pooling,
-        )
+        X = features.matrix(task.feature_files, task.photos, *structure.source)
         _last_matrix[key] = torch.from_numpy(X).to(device)
     return _last_matrix[key]
 

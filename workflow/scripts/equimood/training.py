@@ -81,7 +81,9 @@ class Fold:
         self.device, self.best, self.n_seeds, self.n_classes = (
             devices.choose(), best, n_seeds, len(classes)
         )  # fmt: skip
-        self.X = torch.from_numpy(_matrix(feature_files, photos, best)).to(self.device)
+        self.X = torch.from_numpy(
+            features.matrix(feature_files, photos, *best.structure.source)
+        ).to(self.device)
         self.y = pd.Categorical(photos["label"], categories=list(classes)).codes.astype(int)
         self.targets = self.y if shares is None else labels.soft_targets(shares, photos, classes)
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
@@ -200,7 +202,7 @@ def predict(
     photos = test_photos(photos, splits)
     probabilities, novelty = np.zeros((0, len(classes))), np.zeros(0)
     if len(photos):
-        X = torch.from_numpy(_matrix(feature_files, photos, best))
+        X = torch.from_numpy(features.matrix(feature_files, photos, *best.structure.source))
         with torch.inference_mode():
             probabilities = (trained.head(X) / trained.temperature).double().softmax(1).numpy()
             novelty = trained.novelty(X).double().numpy()
@@ -222,7 +224,9 @@ def predict_by_head(
     probabilities = np.zeros((0, len(classes)))
     if len(photos):
         with torch.inference_mode():
-            logits = head(torch.from_numpy(_matrix(feature_files, photos, best)))
+            logits = head(
+                torch.from_numpy(features.matrix(feature_files, photos, *best.structure.source))
+            )
         probabilities = logits.double().softmax(1).numpy()
     return answers(photos, probabilities, best.structure.views[0], splits, classes)
 
@@ -254,13 +258,6 @@ def answers(
         predicted=pd.Series(answers, index=photos.index, dtype=object),
     )
     return frame.assign(**{f"p_{name}": probabilities[:, c] for c, name in enumerate(classes)})
-
-
-def _matrix(feature_files: Sequence[Path], photos: pd.DataFrame, best: Best) -> np.ndarray:
-    chosen = best.structure
-    return features.matrix(
-        feature_files, photos, list(chosen.views), chosen.backbone, chosen.pooling
-    )
 
 
 def nll(logits: np.ndarray, y: np.ndarray, temperature: float) -> float:

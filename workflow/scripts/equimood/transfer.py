@@ -232,9 +232,7 @@ def _task(
     )  # fmt: skip
     folder = state_folder("transfer", key, record).resolve()
 
-    X = features.matrix(
-        feature_files, photos, list(structure.views), structure.backbone, structure.pooling
-    )
+    X = features.matrix(feature_files, photos, *structure.source)
     probe = heads.fit(
         X, targets, weights, [best.head], kind=structure.head, hidden_units=structure.hidden_units,
         epochs=probe_epochs, batch_size=probe_batch_size, n_classes=len(classes), stream_seed=seed,
