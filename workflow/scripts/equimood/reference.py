@@ -38,6 +38,7 @@ DEMO: Final[dict[str, Any]] = {
             "poolings": ["avg", "grid2"],
         }
     },
+    "ingest": {"shards": 2},
     "search": {"views": [["whole"], ["head"], ["whole", "head"]]},
 }
 
