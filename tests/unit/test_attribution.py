@@ -9,7 +9,16 @@ import pandas as pd
 import pytest
 import torch
 from captum.attr import IntegratedGradients
-from equimood import attribution, backbones, images, regions, settings, tables
+from equimood import (
+    attribution,
+    backbones,
+    images,
+    integrated_gradients,
+    models,
+    regions,
+    settings,
+    tables,
+)
 from PIL import Image
 from torch import nn
 
@@ -112,9 +121,9 @@ def test_maps_are_those_of_captum_image_by_image(backbone):
     model = TinyModel(backbone, 1).eval().requires_grad_(False)
     pixels = torch.rand(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     target, chosen = torch.tensor([0, 1, 2, 1]), explain(n_steps=12, batch_size=5)
-    found = attribution.integrate(model, [pixels], target, chosen)
+    found = integrated_gradients.integrate(model, [pixels], target, chosen)
     for i in range(4):
-        start = attribution.blur(pixels[i : i + 1], chosen.blur * SIDE)
+        start = integrated_gradients.blur(pixels[i : i + 1], chosen.blur * SIDE)
         alone = IntegratedGradients(model).attribute(
             pixels[i : i + 1], start, target=int(target[i]), n_steps=12
         )
@@ -126,9 +135,9 @@ def test_the_integral_of_a_known_function_is_exact_for_every_view(quadrature):
     """The gradient of x² integrates to x² - b², pixel by pixel."""
     pixels = [torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in (1, 2)]
     chosen, target = explain(quadrature=quadrature, n_steps=4), torch.tensor([0, 1])
-    found = attribution.integrate(Quadratic(), pixels, target, chosen)
+    found = integrated_gradients.integrate(Quadratic(), pixels, target, chosen)
     for view, map_ in enumerate(found.maps):
-        start = attribution.baseline(pixels[view], chosen)
+        start = integrated_gradients.baseline(pixels[view], chosen)
         exact = (1 + view) * (pixels[view] ** 2 - start**2).sum(1)
         assert torch.allclose(map_[0], exact[0], atol=1e-4)
         assert torch.allclose(map_[1], -exact[1], atol=1e-4)
@@ -140,7 +149,7 @@ def test_the_completeness_gap_closes_with_the_number_of_steps(backbone):
     pixels = torch.rand(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     target = torch.zeros(6, dtype=torch.long)
     gaps = [
-        attribution.integrate(model, [pixels], target, explain(n_steps=n)).gap.median()
+        integrated_gradients.integrate(model, [pixels], target, explain(n_steps=n)).gap.median()
         for n in (4, 64)
     ]
     assert gaps[1] < 0.3 * gaps[0]
@@ -149,43 +158,43 @@ def test_the_completeness_gap_closes_with_the_number_of_steps(backbone):
 
 def test_a_gap_is_taken_relative_to_a_tenth_of_a_logit_at_least():
     still = torch.full((1, 3, 16, 16), 0.5)
-    found = attribution.integrate(Quadratic(), [still], torch.tensor([0]), explain())
+    found = integrated_gradients.integrate(Quadratic(), [still], torch.tensor([0]), explain())
     assert found.change.abs() < 1e-3
     assert found.gap == pytest.approx(0, abs=1e-2)
 
 
 def test_a_blurred_start_keeps_the_mean_and_is_never_black():
     pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    start = attribution.baseline(pixels, explain(blur=0.2))
+    start = integrated_gradients.baseline(pixels, explain(blur=0.2))
     assert start.mean((2, 3)) == pytest.approx(pixels.mean((2, 3)), abs=0.02)
     assert start.min() > 0.3
     assert start.std() < 0.1 * pixels.std()
     edge = torch.zeros(1, 1, 33, 33)
     edge[..., 17:] = 1
-    profile = attribution.blur(edge, 3.0)[0, 0, 16]
+    profile = integrated_gradients.blur(edge, 3.0)[0, 0, 16]
     expected = torch.special.ndtr((torch.arange(33) + 0.0 - 16.5) / 3.0)
     assert torch.allclose(profile[6:27], expected[6:27], atol=0.01)
-    assert torch.allclose(attribution.blur(edge.mT, 3.0)[0, 0, :, 16], profile, atol=1e-6)
+    assert torch.allclose(integrated_gradients.blur(edge.mT, 3.0)[0, 0, :, 16], profile, atol=1e-6)
 
 
 def test_the_mean_colour_is_a_start_and_must_be_given():
     pixels = torch.rand(2, 3, 16, 16)
     chosen = explain(baseline="mean")
-    start = attribution.baseline(pixels, chosen, np.array([0.2, 0.4, 0.6]))
+    start = integrated_gradients.baseline(pixels, chosen, np.array([0.2, 0.4, 0.6]))
     assert torch.allclose(start[:, :, 5, 7], torch.tensor([0.2, 0.4, 0.6]))
     with pytest.raises(ValueError, match="mean colour"):
-        attribution.baseline(pixels, chosen)
+        integrated_gradients.baseline(pixels, chosen)
 
 
 @pytest.mark.parametrize("side", [5, 8, 16, 30])
 def test_stored_cells_sum_to_the_attribution_whatever_their_size(side):
     maps = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(1))
-    cells = attribution.shrink(maps, side)
+    cells = integrated_gradients.shrink(maps, side)
     assert cells.shape == (3, side, side)
     assert torch.allclose(cells.sum((1, 2)), maps.sum((1, 2)), atol=1e-4)
     one = torch.zeros(1, 16, 16)
     one[0, 4, 8] = 1
-    cells, centres = attribution.shrink(one, side)[0], torch.arange(side) + 0.5
+    cells, centres = integrated_gradients.shrink(one, side)[0], torch.arange(side) + 0.5
     assert cells.sum(1) @ centres == pytest.approx(4.5 * side / 16, abs=0.5)
     assert cells.sum(0) @ centres == pytest.approx(8.5 * side / 16, abs=0.5)
 
@@ -194,12 +203,10 @@ def test_random_weights_are_the_same_for_a_seed_and_leave_the_model_as_it_was(ba
     model = TinyModel(backbone, 1).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     pixels = torch.rand(2, 3, SIDE, SIDE)
-    first, second, other = (
-        attribution.randomised(model, seed).eval()(pixels) for seed in (1, 1, 2)
-    )
+    first, second, other = (models.randomised(model, seed).eval()(pixels) for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.allclose(first, other, rtol=0.01)
-    random = attribution.randomised(model, 1)
+    random = models.randomised(model, 1)
     assert not torch.allclose(random.head.weight, model.head.weight, atol=0.1)
     assert random.head.weight.std().item() == pytest.approx(model.head.weight.std().item(), rel=0.2)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -207,11 +214,11 @@ def test_random_weights_are_the_same_for_a_seed_and_leave_the_model_as_it_was(ba
 
 def test_a_fingerprint_changes_with_the_head_and_with_the_views(backbone):
     model = TinyModel(backbone, 1)
-    assert attribution.fingerprint(model) == attribution.fingerprint(TinyModel(backbone, 1))
-    assert attribution.fingerprint(model) != attribution.fingerprint(TinyModel(backbone, 2))
+    assert models.fingerprint(model) == models.fingerprint(TinyModel(backbone, 1))
+    assert models.fingerprint(model) != models.fingerprint(TinyModel(backbone, 2))
     with torch.no_grad():
         model.head.bias[0] += 1e-6
-    assert attribution.fingerprint(model) != attribution.fingerprint(TinyModel(backbone, 1))
+    assert models.fingerprint(model) != models.fingerprint(TinyModel(backbone, 1))
 
 
 # -------------------------------------------------------------------------- what is explained
@@ -300,7 +307,7 @@ def test_maps_and_scores_are_those_of_the_image_computed_alone(study, backbone):
     }  # fmt: skip
     pixels = [fitted[view][0][None].float() / 255 for view in model.views]
     target = torch.tensor([CLASSES.index(photo.predicted)])
-    alone = attribution.integrate(model.eval(), pixels, target, chosen)
+    alone = integrated_gradients.integrate(model.eval(), pixels, target, chosen)
     for view, map_ in zip(model.views, alone.maps, strict=True):
         image_id = rows.loc[view, "image_id"]
         at = maps.image_ids.index(image_id)

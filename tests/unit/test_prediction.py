@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from equimood import attribution, backbones, features, figures, prediction, settings
+from equimood import backbones, features, figures, integrated_gradients, prediction, settings
 from equimood.errors import UserError
 from equimood.heads import Head, Structure
 from equimood.models import EmotionModel
@@ -299,9 +299,9 @@ def test_an_explanation_is_of_the_predicted_class_in_every_view(model, folder, t
                   for box in boxes]  # fmt: skip
         pixels = [features.pixels(each[None], "cpu") for each in square]
         target = torch.tensor([CLASSES.index(example.target)])
-        alone = attribution.integrate(model(views), pixels, target, explain, mean)
+        alone = integrated_gradients.integrate(model(views), pixels, target, explain, mean)
         for view, map_ in zip(example.views, alone.maps, strict=True):
-            expected = attribution.shrink(map_, 8)[0].numpy()
+            expected = integrated_gradients.shrink(map_, 8)[0].numpy()
             np.testing.assert_allclose(view.map, expected, atol=1e-3 * abs(expected).max())
             assert view.gap == pytest.approx(alone.gap.item(), abs=1e-3)
         figure = example.panel(CLASSES, explain.tolerance, "PuOr")

@@ -4,7 +4,17 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from equimood import attribution, backbones, figures, files, gallery, logs, panels, regions, tables
+from equimood import (
+    attribution,
+    backbones,
+    figures,
+    files,
+    gallery,
+    logs,
+    panels,
+    region_statistics,
+    tables,
+)
 
 logs.start(snakemake.log[0])
 params, given, drawn = snakemake.params, snakemake.input, snakemake.output
@@ -24,7 +34,7 @@ gather = partial(
     images_dir=Path(params.images_dir),
 )
 summary = pd.read_csv(given.summary)
-causes = regions.read_causes(given.causes) if given.causes else None
+causes = region_statistics.read_causes(given.causes) if given.causes else None
 for folder in (drawn.regions, drawn.sheets, drawn.panels):
     Path(folder).mkdir()
 for view in summary["view"].unique():

@@ -1,13 +1,5 @@
-"""Integrated Gradients of every photograph, by the model that never saw its horse.
+"""Explain a shard's photographs, each by the model that never saw its horse, and keep the maps."""
 
-Sundararajan, Taly and Yan 2017 (arXiv 1703.01365): the gradient of the target class's logit,
-integrated along the straight path from a baseline to the image, times their difference. Its sum is
-the logit's change (completeness). What the explanation rests on where nothing was learnt is shown
-by the same network with random weights (Adebayo et al. 2018, arXiv 1810.03292).
-"""
-
-import copy
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,22 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from captum.attr import IntegratedGradients
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from equimood import backbones, devices, images, regions, settings, tables
+from equimood import images, models, regions, settings, tables
 from equimood.files import digest, state_folder, written_whole
+from equimood.integrated_gradients import integrate, shrink
 from equimood.logs import Progress
 from equimood.tables import BOX
 
 EXPLAIN_VERSION = 1
 """Raised when the same model and image give other maps or scores: kept progress is then stale."""
-SMALLEST_CHANGE = 0.1
-"""Logit change below which a completeness gap is taken relative to this: a ratio to nearly nothing
-would flag images whose explanation is exact to a hundredth of a logit."""
 MEAN_OF = 256
 """Photographs from which the mean colour is taken."""
 
@@ -114,128 +102,6 @@ def mean_colour(catalogue: pd.DataFrame, images_dir: str | Path, seed: int) -> n
     sample = photos.loc[order, "path"]
     means = [images.read(Path(images_dir) / path).double().mean((1, 2)) for path in sample]
     return (torch.stack(means).mean(0) / 255).numpy()
-
-
-# --------------------------------------------------------------------- one batch, one model
-
-
-@dataclass(frozen=True)
-class Integrated:
-    """Integrated Gradients of a batch.
-
-    Attributes
-    ----------
-    maps : per view (n, h, w), signed, summed over channels, at the input's resolution.
-    change : (n,) the target's logit less that of the baseline, in float32 whatever the device.
-    gap : (n,) |sum of all maps - change| / max(|change|, SMALLEST_CHANGE).
-    """
-
-    maps: tuple[Tensor, ...]
-    change: Tensor
-    gap: Tensor
-
-
-def integrate(
-    model: nn.Module,
-    views: Sequence[Tensor],
-    target: Tensor,
-    explain: settings.Explain,
-    mean: np.ndarray | None = None,
-) -> Integrated:
-    """Integrate the gradients of each image's target logit.
-
-    Every forward pass holds at most max(n, explain.batch_size) images, whatever ``n_steps``.
-
-    Parameters
-    ----------
-    model : frozen, in evaluation mode; maps the views to logits (n, n_classes).
-    views : per view (n, 3, side, side) in [0, 1], on the model's device.
-    target : (n,) index of the class explained.
-    mean : (3,) colour of the baseline ``mean``.
-    """
-    pixels = tuple(views)
-    starts = tuple(baseline(view, explain, mean) for view in pixels)
-    with devices.autocast(pixels[0].device):
-        attributions = IntegratedGradients(model).attribute(
-            pixels,
-            starts,
-            target=target,
-            n_steps=explain.n_steps,
-            method=explain.quadrature,
-            internal_batch_size=max(len(target), explain.batch_size),
-        )
-    maps = tuple(attribution.detach().float().sum(1) for attribution in attributions)
-    with torch.no_grad():
-        ends = [
-            model(*points).float().gather(1, target[:, None])[:, 0] for points in (pixels, starts)
-        ]
-    change = ends[0] - ends[1]
-    total = torch.stack([each.double().sum((1, 2)) for each in maps]).sum(0)
-    gap = (total - change).abs() / change.abs().clamp(min=SMALLEST_CHANGE)
-    return Integrated(maps, change, gap.float())
-
-
-def baseline(view: Tensor, explain: settings.Explain, mean: np.ndarray | None = None) -> Tensor:
-    """Where the path starts, (n, 3, side, side): the images blurred, or one mean colour."""
-    if explain.baseline == "mean":
-        if mean is None:
-            raise ValueError("the baseline `mean` needs the mean colour of the photographs")
-        return torch.as_tensor(mean).to(view).view(1, 3, 1, 1).expand_as(view).contiguous()
-    return blur(view, explain.blur * view.shape[-1])
-
-
-def blur(view: Tensor, sigma_px: float) -> Tensor:
-    """Gaussian blur (n, c, side, side), reflected at the edges, one axis after the other.
-
-    torchvision's is one two-dimensional kernel: hundreds of times slower at these widths.
-    """
-    side, channels = view.shape[-1], view.shape[1]
-    radius = min(int(np.ceil(3 * sigma_px)), side - 1)
-    offsets = torch.arange(-radius, radius + 1, device=view.device, dtype=view.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma_px) ** 2)
-    kernel = (kernel / kernel.sum()).expand(channels, 1, 1, -1)
-    for _ in range(2):
-        padded = functional.pad(view, (radius, radius, 0, 0), mode="reflect")
-        view = functional.conv2d(padded, kernel, groups=channels).transpose(2, 3)
-    return view.contiguous()
-
-
-def shrink(maps: Tensor, side: int) -> Tensor:
-    """Sum maps (n, h, w) over the cells of a coarser (or finer) grid (n, side, side).
-
-    A pixel that two cells share is divided between them: the sum stays the image's attribution.
-    """
-    edges = np.arange(side + 1) * (maps.shape[-1] / side)
-    share = torch.from_numpy(regions.overlap(edges[:-1], edges[1:], maps.shape[-1])).to(maps)
-    return share @ maps @ share.T
-
-
-def randomised(model: Any, seed: int) -> Any:
-    """Return the same network with random weights, backbone and head: the control.
-
-    The head's weights are drawn anew with the scale of the trained ones.
-    """
-    twin = copy.deepcopy(model)
-    twin.backbone = backbones.randomised(model.backbone, seed)
-    source = torch.Generator().manual_seed(seed)
-    inside = {id(parameter) for parameter in twin.backbone.parameters()}
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            if id(parameter) not in inside:
-                drawn = torch.randn(parameter.shape, generator=source)
-                parameter.copy_(drawn * parameter.square().mean().sqrt().cpu())
-    return twin
-
-
-def fingerprint(model: Any) -> str:
-    """Digest of what a model computes: its backbone, head and views (32 hexadecimal characters)."""
-    head = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if not name.startswith("backbone."):
-            head.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-            head.update(value.detach().cpu().contiguous().numpy().tobytes())
-    card = [model.backbone.fingerprint, list(model.views), model.pooling, list(model.classes)]
-    return digest(card, head.hexdigest())
 
 
 # ------------------------------------------------------------------------------------- a shard
@@ -320,12 +186,12 @@ def explain_shard(
         )
         for fold, of_fold in rows.groupby("fold", sort=True):
             model = _frozen(load_model(str(fold)))
-            classes, used[str(fold)] = list(model.classes), fingerprint(model)
+            classes, used[str(fold)] = list(model.classes), models.fingerprint(model)
             for kind, own in (("trained", of_fold), ("random", of_fold[control[of_fold.index]])):
                 own_seed = None
                 if kind == "random" and not own.empty:
                     own_seed = int(digest(seed, fold, length=8), 16)
-                    model = _frozen(randomised(model, own_seed))
+                    model = _frozen(models.randomised(model, own_seed))
                 state = state_folder("explain", _key(job, used[str(fold)], own_seed), record)
                 for part, fresh in _parts(job, model, own, state):
                     scores.append(_scores(part, own.assign(model=kind), names))

@@ -1,5 +1,7 @@
 """A calibrated model that maps the pixels of one or several views to emotion probabilities."""
 
+import copy
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from equimood import backbones
 from equimood.backbones import Backbone
 from equimood.errors import UserError
-from equimood.files import provenance, read_yaml, write_yaml, written_whole
+from equimood.files import digest, provenance, read_yaml, write_yaml, written_whole
 from equimood.heads import Head, HeadConfig, Structure, structure_from
 from equimood.novelty import Novelty
 
@@ -150,6 +152,35 @@ def load_with(folder: Path, backbone_cards: Iterable[str], device: torch.device)
         if read_yaml(card)["name"] == name:
             return load(folder, backbones.load(card.parent, device))
     raise UserError(f"{folder}: trained with backbone {name!r}, which is not in the settings now")
+
+
+def randomised(model: Any, seed: int) -> Any:
+    """Return the same network with random weights, backbone and head: the control of explanations
+    (Adebayo et al. 2018, arXiv 1810.03292).
+
+    The head's weights are drawn anew with the scale of the trained ones.
+    """
+    twin = copy.deepcopy(model)
+    twin.backbone = backbones.randomised(model.backbone, seed)
+    source = torch.Generator().manual_seed(seed)
+    inside = {id(parameter) for parameter in twin.backbone.parameters()}
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            if id(parameter) not in inside:
+                drawn = torch.randn(parameter.shape, generator=source)
+                parameter.copy_(drawn * parameter.square().mean().sqrt().cpu())
+    return twin
+
+
+def fingerprint(model: Any) -> str:
+    """Digest of what a model computes: its backbone, head and views (32 hexadecimal characters)."""
+    head = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if not name.startswith("backbone."):
+            head.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+            head.update(value.detach().cpu().contiguous().numpy().tobytes())
+    card = [model.backbone.fingerprint, list(model.views), model.pooling, list(model.classes)]
+    return digest(card, head.hexdigest())
 
 
 def _listed(content: dict[str, Any]) -> dict[str, Any]:

@@ -244,7 +244,7 @@ def region_figure(
 
     Parameters
     ----------
-    summary : from ``regions.summarise``.
+    summary : from ``region_statistics.summarise``.
     classes : in the study's order; one part of the figure each.
     causes : the region that truly shows each class, where that is known; marked.
     """

@@ -8,7 +8,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from equimood import attribution, catalogue, features, files, images, panels, settings, tables
+from equimood import (
+    catalogue,
+    features,
+    files,
+    images,
+    integrated_gradients,
+    panels,
+    settings,
+    tables,
+)
 from equimood.abstention import answer
 from equimood.errors import UserError
 from equimood.gallery import Example
@@ -172,9 +181,9 @@ def predict(
         examples: list[Example] = []
         if explain:
             target = torch.as_tensor(best, device=device)
-            found = attribution.integrate(model, pixels, target, explain, mean)
+            found = integrated_gradients.integrate(model, pixels, target, explain, mean)
             side = explain.map_px or model.backbone.side
-            maps = [attribution.shrink(each, side).cpu().numpy() for each in found.maps]
+            maps = [integrated_gradients.shrink(each, side).cpu().numpy() for each in found.maps]
             for i, row in enumerate(answers.to_dict(orient="records")):
                 shown = [
                     _explained(name, rows.iloc[i], images_dir, model, each[i], float(found.gap[i]))
