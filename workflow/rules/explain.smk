@@ -49,6 +49,15 @@ rule explain_shard:
         images_dir=IMAGES,
         record=f"{STATE_RECORD}/explain_shard/{{shard}}",
         n_shards=settings.ingest.shards,
+        # Where no table gives regions, the box of the horse is one.
+        horse_view=next(
+            (
+                name
+                for name in settings.searched_views
+                if settings.views[name].box == "annotations"
+            ),
+            None,
+        ),
         classes=settings.data.classes,
         seed=settings.seed,
     message:

@@ -33,7 +33,12 @@ ROLLUPS = {
     "context": ["tack", "human", "object", "background"],
 }
 REGIONS = [region for regions in ROLLUPS.values() for region in regions] + ["head"]
-HORSE = [region for region in REGIONS if region not in ROLLUPS["context"]]
+WHOLE = "horse"  # all of it: a region that a study may give beside or instead of its parts
+HORSE = [*(region for region in REGIONS if region not in ROLLUPS["context"]), WHOLE]
+CELLS = [
+    "top_left", "top_middle", "top_right", "middle_left", "centre", "middle_right",
+    "bottom_left", "bottom_middle", "bottom_right",
+]  # thirds of what the model sees, in a study without regions  # fmt: skip
 PARTS = ["head", "neck", "trunk", "legs", "tail"]  # which together are nearly the whole horse
 
 MISSING = {"", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"}  # as R, pandas and Excel write it
@@ -170,8 +175,16 @@ REGION_SCORES = _schema(
     share=_REAL,  # of the image's positive attribution
     area=_REAL,  # share of the image's pixels
     enrichment=_REAL,  # share over area; null where the region is not visible
+    rank=_INT,  # by enrichment within its level, 1 the highest; null where that is missing
+    overlap=_REAL,  # largest share of its area that one other region of its level covers
     visible=pa.bool_(),
+    missing=_TEXT,  # why it is not visible: not annotated, hidden, not in the frame
 )
+
+
+def level_of(region: str) -> str:
+    """Say what kind a region is of, `grid`, `rollup` or `region`; only those of one compare."""
+    return "grid" if region in CELLS else "rollup" if region in ROLLUPS else "region"
 
 
 def image_id(sha256: str, box: Iterable[int], view: str, hidden: str | None = None) -> str:
@@ -270,7 +283,7 @@ def read_regions(
         frame[name] = _text(frame, name)
     for name in named:
         _refuse(path, frame, frame[name].isna(), [name], f"every row needs {name}")
-    for name, known in (("region", REGIONS), ("kind", ["box", "points", "mask"])):
+    for name, known in (("region", [*REGIONS, WHOLE]), ("kind", ["box", "points", "mask"])):
         _refuse(path, frame, ~frame[name].isin(known), [name], f"write one of {', '.join(known)}")
     for name in BOX:
         frame[name] = _numbers(path, frame, name)
