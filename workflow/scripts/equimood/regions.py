@@ -32,7 +32,9 @@ from equimood.errors import UserError
 from equimood.tables import (
     BOX,
     CELLS,
+    CONTAINERS,
     GIVEN_REGIONS,
+    NOT_SEEN,
     REGION_SCORES,
     REGIONS,
     ROLLUPS,
@@ -46,11 +48,8 @@ POINT_RADIUS = 0.03
 SUPERSAMPLE = 8
 """Subpixels per side in which outlines are filled."""
 MEASURES = ["signed", "positive", "area", "overlap", "missing"]
-MISSING = ["not annotated", "hidden", "not in the frame"]
-"""Why a region has no score; the last: it lies outside, or its mask or outline is empty. The
-measure ``missing`` is 1, 2, 3, and 0 where there is a score."""
-CONTAINERS = {"head", WHOLE}
-"""Regions that cover others by what they are, which is no overlap to tell of."""
+"""``missing`` is 0 where a region has a score, else 1 more than the place of the reason in
+``tables.NOT_SEEN``; the last of them: it lies outside, or its mask or outline is empty."""
 
 
 # ----------------------------------------------------------------------------------------- masks
@@ -249,7 +248,7 @@ def of_image(
 
 
 def _missing(rows: pd.DataFrame, masks: Mapping[str, np.ndarray], name: str) -> int:
-    """0 where there is a mask, else 1 more than the place of the reason in MISSING."""
+    """0 where there is a mask, else 1 more than the place of the reason in NOT_SEEN."""
     if name in masks:
         return 0
     own = rows.loc[rows["region"].isin(ROLLUPS.get(name, [name])), "visible"]
@@ -312,7 +311,7 @@ def table(
     scores["enrichment"] = scores["share"] / scores["area"]
     scores["rank"] = _ranks(scores["enrichment"].to_numpy().reshape(-1, max(1, n_regions)), regions)
     why = scores["missing"].fillna(1).astype(int)
-    scores["missing"] = np.array([None, *MISSING], object)[why]
+    scores["missing"] = np.array([None, *NOT_SEEN], object)[why]
     return scores[REGION_SCORES.names]
 
 

@@ -35,6 +35,8 @@ ROLLUPS = {
 REGIONS = [region for regions in ROLLUPS.values() for region in regions] + ["head"]
 WHOLE = "horse"  # all of it: a region that a study may give beside or instead of its parts
 HORSE = [*(region for region in REGIONS if region not in ROLLUPS["context"]), WHOLE]
+CONTAINERS = {"head", WHOLE}  # which cover other regions by what they are
+NOT_SEEN = ["not annotated", "hidden", "not in the frame"]  # why a region has no score
 CELLS = [
     "top_left", "top_middle", "top_right", "middle_left", "centre", "middle_right",
     "bottom_left", "bottom_middle", "bottom_right",
@@ -178,7 +180,7 @@ REGION_SCORES = _schema(
     rank=_INT,  # by enrichment within its level, 1 the highest; null where that is missing
     overlap=_REAL,  # largest share of its area that one other region of its level covers
     visible=pa.bool_(),
-    missing=_TEXT,  # why it is not visible: not annotated, hidden, not in the frame
+    missing=_TEXT,  # why it is not visible, of NOT_SEEN
 )
 
 
