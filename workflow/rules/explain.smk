@@ -5,7 +5,8 @@ An image is explained by the model that never saw its horse.
 
 INPUTS   results/{study}/model/{fold}/, catalogue/images.parquet, regions.parquet, the images
 OUTPUTS  results/{study}/attributions/{shard}.safetensors, {shard}.parquet
-         results/{study}/explanation/regions.parquet, summary.csv, figures, panels/
+         results/{study}/explanation/regions.parquet, summary.csv, summary.tex, stability.csv,
+         ethogram.csv, checks.json, figures, panels/
 """
 
 
@@ -66,6 +67,18 @@ rule explain_shard:
         "../scripts/explain_shard.py"
 
 
+# The agreement with the experts, to be shown where they expect something.
+AGREEMENT = f"{RESULTS}/explanation/ethogram.csv"
+if settings.ethogram:
+    AGREEMENT = report(
+        AGREEMENT,
+        caption="../report/ethogram.rst",
+        category="4. What it looks at",
+        subcategory="Over all images",
+        labels={"figure": "Agreement with the regions that experts expect"},
+    )
+
+
 rule summarise:
     input:
         scores=expand(rules.explain_shard.output.scores, shard=SHARDS),
@@ -81,6 +94,15 @@ rule summarise:
             subcategory="Over all images",
             labels={"figure": "Enrichment of every region, as a table"},
         ),
+        latex=f"{RESULTS}/explanation/summary.tex",
+        stability=report(
+            f"{RESULTS}/explanation/stability.csv",
+            caption="../report/stability.rst",
+            category="4. What it looks at",
+            subcategory="Over all images",
+            labels={"figure": "Do the models of all folds rest on the same regions"},
+        ),
+        ethogram=AGREEMENT,
         checks=f"{RESULTS}/explanation/checks.json",
     log:
         f"{RESULTS}/logs/summarise.log",
@@ -94,6 +116,7 @@ rule summarise:
         runtime=attempts(60),
     params:
         bootstrap=BOOTSTRAP,
+        ethogram=settings.ethogram,
         tolerance=settings.explain.tolerance,
     message:
         "Summarising explanations over horses"
@@ -149,6 +172,7 @@ rule draw_explanation:
         runtime=attempts(60),
     params:
         figures=plain(settings.figures),
+        ethogram=settings.ethogram,
         tolerance=settings.explain.tolerance,
         images_dir=IMAGES,
         classes=settings.data.classes,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from equimood import evaluation
 from equimood.intervals import POSITIVE, UNIT, interval, stacked
+from equimood.logs import log
 from equimood.region_tests import holm, p_of_ratio
 from equimood.tables import NOT_SEEN, level_of
 
@@ -246,6 +247,24 @@ def seen(scores: Scores) -> pd.DataFrame:
     found = pd.concat(parts).groupby(level=[0, 1], sort=False).sum().reset_index()
     found["overlap"] = found["overlap"] / found["n_visible"].where(found["n_visible"] > 0)
     return found
+
+
+def tell_missing(counts: pd.DataFrame) -> None:
+    """Log how many of :func:`seen` have no score, and why, and which regions overlap most."""
+    if counts.empty:
+        return
+    reasons = {why: int(counts[why.replace(" ", "_")].sum()) for why in NOT_SEEN}
+    log.info(
+        "%d of %d regions of images have no score: %s",
+        sum(reasons.values()), counts["n_images"].sum(),
+        ", ".join(f"{n} {why}" for why, n in reasons.items()),
+    )  # fmt: skip
+    covered = counts[counts["overlap"] > 0.5]
+    if len(covered):
+        log.info(
+            "lie for the most part on another region, so that their attribution is also its: %s",
+            ", ".join(sorted({*covered["region"]})),
+        )
 
 
 # ----------------------------------------------------------------------------------- known causes

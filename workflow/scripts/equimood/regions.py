@@ -36,11 +36,11 @@ from equimood.tables import (
     GIVEN_REGIONS,
     NOT_SEEN,
     REGION_SCORES,
-    REGIONS,
     ROLLUPS,
     WHOLE,
     level_of,
     read_points,
+    region_names,
 )
 
 POINT_RADIUS = 0.03
@@ -57,11 +57,10 @@ MEASURES = ["signed", "positive", "area", "overlap", "missing"]
 
 def names(regions: pd.DataFrame) -> list[str]:
     """Regions and roll-ups that a region table can speak of, in the ethogram's order."""
-    given = {*regions["region"], "background"}
+    given = {*regions["region"]}
     if given & {*CELLS}:
         return [*CELLS, *([WHOLE, "background"] if WHOLE in given else [])]
-    singles = [name for name in (*REGIONS, WHOLE) if name in given]
-    return singles + [name for name, parts in ROLLUPS.items() if given & set(parts)]
+    return region_names(given)
 
 
 def stand_in(rows: pd.DataFrame, horse_view: str | None) -> pd.DataFrame:

@@ -42,6 +42,8 @@ CELLS = [
     "bottom_left", "bottom_middle", "bottom_right",
 ]  # thirds of what the model sees, in a study without regions  # fmt: skip
 PARTS = ["head", "neck", "trunk", "legs", "tail"]  # which together are nearly the whole horse
+ROWS = [*(name for name in ROLLUPS if name != "context"), *ROLLUPS["context"], WHOLE, *CELLS]
+"""Regions of an overview: the horse's roll-ups, what surrounds it one by one, and a stand-in's."""
 
 MISSING = {"", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"}  # as R, pandas and Excel write it
 HIDDEN = {"0", "0.0", "false", "no", "non", "faux"}  # answers in the column `visible`
@@ -238,6 +240,13 @@ def concatenated(paths: Iterable[str | Path]) -> pd.DataFrame:
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
+def concatenate(paths: Iterable[str | Path], path: str | Path, schema: pa.Schema) -> None:
+    """Write inner tables of one schema one below the other, one in memory at a time."""
+    with written_whole(path) as aside, pq.ParquetWriter(aside, schema) as writer:
+        for part in paths:
+            writer.write_table(pq.read_table(part, schema=schema))
+
+
 def read_annotations(path: str | Path, classes: list[str], columns: dict[str, str]) -> pd.DataFrame:
     """Read the user's annotations and check them.
 
@@ -321,6 +330,42 @@ def check_regions(path: str | None, views: Mapping[str, settings.View]) -> None:
                 raise UserError(
                     f"views.{view}.regions: {region!r} is nowhere visible, as a box or points, in "
                     f"{path or 'the demo'}; write some of {', '.join(sorted(boxed)) or 'its rows'}"
+                )
+
+
+def region_names(given: Set[str]) -> list[str]:
+    """Regions and roll-ups that a table which names ``given`` can speak of, in one order."""
+    known = given | {"background"}
+    singles = [name for name in (*REGIONS, WHOLE) if name in known]
+    return singles + [name for name, parts in ROLLUPS.items() if known & {*parts}]
+
+
+def check_ethogram(path: str | None, expected: Mapping[str, list[str]], *, drawn: bool) -> None:
+    """Refuse expected regions that the study's table of regions does not show.
+
+    Parameters
+    ----------
+    path : of the table of regions.
+    drawn : the study is a demo, which draws every region.
+    """
+    if not expected:
+        return
+    if not path and not drawn:
+        raise UserError(
+            "ethogram: regions are expected, but data.regions is null; give the table, or write "
+            "`ethogram: {}`"
+        )
+    given = {*REGIONS}
+    if path:
+        regions = read_regions(path, {})
+        given = set(regions.loc[regions["visible"], "region"])
+    known = region_names(given)
+    for label, names in expected.items():
+        for name in names:
+            if name not in known:
+                raise UserError(
+                    f"ethogram.{label}: {name!r} is nowhere visible in {path or 'the demo'}; write "
+                    f"some of {', '.join(known)}"
                 )
 
 
