@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equimood import evaluation
-from equimood.intervals import POSITIVE, UNIT, interval, stacked
+from equimood.intervals import POSITIVE, UNIT, draw_horses, interval
 from equimood.logs import log
 from equimood.region_tests import holm, p_of_ratio
 from equimood.tables import NOT_SEEN, level_of
@@ -135,8 +135,7 @@ def over_horses(
     found = group.agg(n_images=("n_images", "sum"), n_horses=("horse", "nunique")).reset_index()
     of_group = group.ngroup().to_numpy()
     horses, of_horse = np.unique(sums["horse"], return_inverse=True)
-    rng, even = np.random.default_rng(seed), np.full(len(horses), 1 / len(horses))
-    weights = stacked(rng.multinomial(len(horses), even, n_bootstrap))
+    weights = draw_horses(len(horses), n_bootstrap, seed)
 
     def totals(column: str) -> Array:
         laid = np.zeros((len(horses), group.ngroups))
@@ -147,8 +146,8 @@ def over_horses(
     for name, bounds in figures.items():
         found[name] = group[name].sum().to_numpy() / found["n_images"]
         if bounds:
-            drawn = totals(name)
-            means = np.divide(drawn, counts, out=np.full_like(drawn, np.nan), where=counts > 0)
+            sum_ = totals(name)
+            means = np.divide(sum_, counts, out=np.full_like(sum_, np.nan), where=counts > 0)
             found[[f"{name}_low", f"{name}_high"]] = [
                 interval(means[:, i], n_bootstrap, confidence, bounds) or (np.nan, np.nan)
                 for i in range(group.ngroups)
