@@ -92,6 +92,9 @@ def test_classes_are_told_apart_and_together_and_in_words():
     told = " ".join(ethogram.in_words(found))
     assert "alarmed, expected eyes (view whole): AUROC 1.00" in told
     assert "random" not in told
+    assert "since no horse differs" in told
+    chance = agree(study(by_chance), {"alarmed": ["eyes", "ears"]})
+    assert "not told from chance; at 0.5" in ethogram.in_words(chance)[0]
 
 
 def test_without_expectations_or_images_there_is_a_table_without_rows():

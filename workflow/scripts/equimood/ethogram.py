@@ -102,14 +102,15 @@ def in_words(agreement: pd.DataFrame) -> list[str]:
     for row in trained:
         told = with_interval(row["auroc"], row["auroc_low"], row["auroc_high"])
         how = (
-            "above" if row["auroc_low"] > 0.5
-            else "below" if row["auroc_high"] < 0.5
-            else "not told from"
+            "above chance" if row["auroc_low"] > 0.5
+            else "below chance" if row["auroc_high"] < 0.5
+            else "not told from chance" if row["auroc_low"] == row["auroc_low"]
+            else "without an interval, since no horse differs or there is but one"
         )  # fmt: skip
         who = f"{row['target']}, expected {row['expected']}" if row["target"] else "all classes"
         found.append(
-            f"{who} (view {row['view']}): AUROC {told}, {how} 0.5, at which an expected region is "
-            "as often less enriched than another as more; of the first regions "
+            f"{who} (view {row['view']}): AUROC {told}, {how}; at 0.5 an expected region is as "
+            "often less enriched than another as more. Of the first regions "
             f"{row['precision']:.0%} are expected ones, by chance {row['chance']:.0%}"
         )
     return found

@@ -160,14 +160,13 @@ def _tests(sums: pd.DataFrame) -> pd.Series:
     """Both tests of one region, before correction, and the ratio to random weights."""
     pair = sums[sums["n_paired"] > 0]
     trained, random = pair["paired"].to_numpy(), pair["random"].to_numpy()
+    images = sums["n_images"].to_numpy()
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = trained.sum() / random.sum()
     return pd.Series(
         {
-            "p_area": p_of_ratio(
-                sums["enrichment"].to_numpy(), sums["n_images"].to_numpy(), counted=True
-            ),
-            "p_random": p_of_ratio(trained, random),
+            "p_area": p_of_ratio(sums["enrichment"].to_numpy(), images, images),
+            "p_random": p_of_ratio(trained, random, pair["n_paired"].to_numpy()),
             "to_random": ratio,
         }
     )
