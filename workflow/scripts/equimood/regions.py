@@ -242,18 +242,23 @@ def of_image(
     """
     masks = rasterise(rows, affine, attribution.shape[-1], picture_px, images_dir)
     measures = measure(attribution, masks, regions)
-    measures[:, MEASURES.index("missing")] = [_missing(rows, masks, name) for name in regions]
+    measures[:, MEASURES.index("missing")] = _missing(rows, masks, regions)
     return measures
 
 
-def _missing(rows: pd.DataFrame, masks: Mapping[str, np.ndarray], name: str) -> int:
-    """0 where there is a mask, else 1 more than the place of the reason in NOT_SEEN."""
-    if name in masks:
-        return 0
-    own = rows.loc[rows["region"].isin(ROLLUPS.get(name, [name])), "visible"]
-    if own.empty:  # the background is there wherever something else is
-        return 3 if name == "background" and masks else 1
-    return 3 if own.any() else 2
+def _missing(
+    rows: pd.DataFrame, masks: Mapping[str, np.ndarray], regions: Sequence[str]
+) -> list[int]:
+    """Return 0 where there is a mask, else 1 more than the place of the reason in NOT_SEEN."""
+    shown = {*rows.loc[rows["visible"], "region"]}
+    given = {*rows["region"]}
+    if masks and "background" not in given:  # it is there wherever something else is
+        shown.add("background")
+    why = []
+    for name in regions:
+        parts = {*ROLLUPS.get(name, [name])}
+        why.append(0 if name in masks else 3 if shown & parts else 2 if given & parts else 1)
+    return why
 
 
 def measure(
