@@ -120,6 +120,13 @@ def test_every_mistake_is_told_with_its_key_and_what_to_write():
             {"data": OWN["data"] | {"classes": ["a", "a"]}},
             "study.yaml: data: a class is named twice",
         ),
+        (
+            {
+                "audit": {"background": {"action": "refuse"}},
+                "controls": {"background": False},
+            },
+            "study.yaml: audit.background.action: refuse, but controls.background: false",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_refused(changes, message):

@@ -573,6 +573,11 @@ class Settings(Section):
                 f"views.{BACKGROUND}: the name is the control's; write `keep: outside`, or call "
                 "the view otherwise"
             )
+        if self.audit.background.action == "refuse" and not self.controls.background:
+            raise ValueError(
+                "audit.background.action: refuse, but controls.background: false leaves nothing to "
+                "refuse; write controls.background: true, or another action"
+            )
         if RANDOM in self.backbones:
             raise ValueError(
                 f"backbones: {RANDOM!r} is the control's name; call the backbone otherwise"
