@@ -21,7 +21,7 @@ rows = attribution.plan(
     shard=int(snakemake.wildcards.shard),
     n_shards=params.n_shards,
 )
-if given.empty:
+if given.empty and len(rows):
     given = regions.stand_in(rows, params.horse_view)
     logs.log.info("no table of regions: regions are %s", ", ".join(regions.names(given)))
 folders = {folder.name: folder for folder in (Path(c).parent for c in snakemake.input.cards)}

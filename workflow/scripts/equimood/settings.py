@@ -595,7 +595,7 @@ class Settings(Section):
             if label not in self.data.classes:
                 raise ValueError(
                     f"ethogram: {label!r} is not among data.classes; write one of "
-                    f"{', '.join(self.data.classes)}"
+                    f"{', '.join(self.data.classes)}, or `ethogram: {{}}`"
                 )
         if self.predict.images and not self.predict.regions and "regions" in self.certain_boxes:
             raise ValueError(
