@@ -333,6 +333,21 @@ def test_scores_name_every_region_and_leave_hidden_ones_missing(study, backbone)
     assert not hidden["visible"].any()
     assert hidden["enrichment"].isna().all()
     assert len(scores) == 9 * 6
+    assert hidden["missing"].tolist() == ["hidden"]
+
+
+def test_a_study_without_regions_is_scored_by_thirds_of_what_each_view_sees(study, backbone):
+    catalogue, predictions, _ = study
+    rows = regions.stand_in(catalogue, "head")
+    model = TinyModel(backbone, 1, ["whole", "head"])
+    _, _, scores = run((catalogue, predictions, rows), lambda fold: model)
+    assert set(scores["region"]) == {*tables.CELLS, "horse", "background"}
+    area = scores.groupby(["view", "region"])["area"].mean()
+    assert area["whole", "centre"] == area["head", "centre"] == pytest.approx(1 / 9)
+    assert area["whole", "horse"] == pytest.approx(30 * 30 / (60 * 48))
+    assert area["head", "horse"] == pytest.approx(1)
+    cells = scores[scores["region"].isin(tables.CELLS)]
+    assert cells.groupby("image_id")["share"].sum().to_numpy() == pytest.approx(np.ones(18))
 
 
 def test_a_killed_job_goes_on_where_it_was_and_ends_with_the_same_bytes(study, backbone):

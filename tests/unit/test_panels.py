@@ -4,10 +4,8 @@ import pytest
 import torch
 from equimood import figures, images, panels, tables
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.markers import MarkerStyle
 
 CLASSES = ["neutral", "alarmed"]
 
@@ -197,47 +195,6 @@ def test_a_bar_has_the_maps_colour_of_what_its_region_says_on_the_whole():
     ears, eyes = (to_rgb(bar.get_facecolor()[:3]) for bar in figure.axes[0].patches)
     assert ears[0] > ears[2]  # warm: enriched, and for it
     assert eyes[2] > eyes[0]  # cold: against it
-
-
-def summary():
-    rows = [
-        ("trained", "alarmed", "eyes", 5, 3, 7), ("trained", "alarmed", "ears", 1, 0.5, 1.5),
-        ("random", "alarmed", "eyes", 1.2, np.nan, np.nan), ("trained", "neutral", "eyes", 2, 1, 3),
-        ("trained", "alarmed", "eye_left", 9, 8, 10),
-        ("trained", "alarmed", "background", 0.5, 0, 1),
-    ]  # fmt: skip
-    return pd.DataFrame(
-        [
-            {"model": m, "view": "whole", "target": t, "region": r, "n_images": 9, "n_horses": 4,
-             "enrichment": e, "low": low, "high": high, "signed": -1.0 if e == 1 else 1.0}
-            for m, t, r, e, low, high in rows
-        ]
-    )  # fmt: skip
-
-
-def is_cross(marks):
-    cross = MarkerStyle("X")
-    drawn = cross.get_path().transformed(cross.get_transform())
-    return len(marks.get_offsets()) and len(marks.get_paths()[0]) == len(drawn)
-
-
-def test_the_region_figure_shows_each_class_and_its_control(tmp_path):
-    figure = panels.region_figure(summary(), CLASSES, "whole", {"alarmed": "eyes"})
-    neutral, alarmed = figure.axes[:2]
-    assert [ax.get_title(loc="left") for ax in (neutral, alarmed)] == CLASSES
-    dots = [c.get_offsets() for c in alarmed.collections if isinstance(c, PathCollection)]
-    points = np.concatenate(dots)
-    found = sorted(np.asarray(points)[:, 0].tolist())
-    assert found == pytest.approx([0.5, 1, 1.2, 5])
-    crosses = [c for c in alarmed.collections if isinstance(c, PathCollection) and is_cross(c)]
-    assert [list(c.get_offsets()[:, 0]) for c in crosses] == [[1.0]]  # the region with signed < 0
-    labels = [tick.get_text() for tick in neutral.get_yticklabels()]
-    assert labels == ["ears", "eyes", "background"]
-    assert "what truly shows it" in words(figure)
-    assert any(list(line.get_xdata()) == [1, 1] for line in alarmed.lines)
-    figures.save(figure, tmp_path / "regions", ["svg", "pdf", "png"])
-    empty = panels.region_figure(summary()[:0], CLASSES, "whole")
-    figures.save(empty, tmp_path / "empty", ["png"])
 
 
 def test_the_frame_is_the_picture_the_model_was_given():

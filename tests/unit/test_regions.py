@@ -126,7 +126,11 @@ def test_scores_are_sums_at_full_resolution_and_enrichment_is_share_over_area():
     attribution[10:12, 10:12] = 1
     found = masks(region("eye_left", [0, 0, 10, 5]), region("tail", [0, 0, 5, 5], visible=False))
     names = ["eye_left", "tail", "background"]
-    measures = regions.measure(attribution, found, names)[None]
+    rows = pd.DataFrame([region("eye_left", [0, 0, 10, 5]), region("tail", visible=False)])
+    measures = regions.of_image(attribution, rows, IDENTITY, (SIDE, SIDE), ".", names)[None]
+    assert np.array_equal(
+        measures[0, :, :4], regions.measure(attribution, found, names)[:, :4], equal_nan=True
+    )
     about = {"image_id": "i", "photo_id": "p", "view": "whole", "horse": "Comet", "fold": "0"}
     frame = pd.DataFrame([about | dict.fromkeys(["truth", "target", "model"]) | {"correct": True}])
     table = regions.table(frame, measures, np.array([79.0]), names).set_index("region")
@@ -137,7 +141,9 @@ def test_scores_are_sums_at_full_resolution_and_enrichment_is_share_over_area():
     assert eye.enrichment == pytest.approx(75 / 79 / (50 / 400))
     assert table.loc["background"].positive == 4
     assert not table.loc["tail"].visible
-    assert table.loc["tail", ["signed", "share", "area", "enrichment"]].isna().all()
+    assert table.loc["tail", ["signed", "share", "area", "enrichment", "rank"]].isna().all()
+    assert table["missing"].fillna("").tolist() == ["", "hidden", ""]
+    assert table["rank"].dropna().to_dict() == {"eye_left": 1, "background": 2}
 
 
 def test_a_map_without_positive_attribution_has_no_enrichment():
@@ -147,3 +153,101 @@ def test_a_map_without_positive_attribution_has_no_enrichment():
     table = regions.table(frame, measures, np.array([0.0]), ["eye_left"])
     assert table["share"].isna().all()
     assert table["enrichment"].isna().all()
+    assert table["rank"].isna().all()
+
+
+def scored(rows, names, attribution=None, **options):
+    """Scores of one image, by region."""
+    attribution = torch.ones(SIDE, SIDE) if attribution is None else attribution
+    given = {"affine": IDENTITY, "picture_px": (SIDE, SIDE), "images_dir": "."} | options
+    measures = regions.of_image(attribution, pd.DataFrame(rows), regions=names, **given)[None]
+    frame = pd.DataFrame([dict.fromkeys(tables.REGION_SCORES.names[:9])])
+    positive = np.array([float(attribution.clamp(min=0).sum())])
+    return regions.table(frame, measures, positive, names).set_index("region")
+
+
+def test_ranks_are_by_enrichment_within_a_level_and_equal_ones_are_alike():
+    attribution = torch.zeros(SIDE, SIDE)
+    attribution[0:5, 0:5], attribution[10:15, 0:5] = 4, 1
+    rows = [
+        region("ear_left", [0, 0, 5, 5]), region("ear_right", [0, 0, 5, 5]),
+        region("eye_left", [0, 10, 5, 15]), region("trunk", [10, 10, 20, 20]),
+        region("tail", visible=False),
+    ]  # fmt: skip
+    names = ["ear_left", "ear_right", "eye_left", "trunk", "tail", "ears", "eyes", "body"]
+    found = scored(rows, names, attribution)["rank"]
+    assert found.drop("tail").to_dict() == {
+        "ear_left": 1, "ear_right": 1, "eye_left": 3, "trunk": 4, "ears": 1, "eyes": 2, "body": 3,
+    }  # fmt: skip
+    assert np.isnan(found["tail"])
+
+
+def test_a_region_without_a_score_says_why(tmp_path):
+    Image.new("L", (SIDE, SIDE), 0).save(tmp_path / "nothing.png")
+    rows = [
+        region("ear_left", visible=False), region("ear_right", [30, 0, 40, 5]),
+        region("eye_left", kind="points", points="-9 5"),
+        region("neck", kind="mask", mask="nothing.png"),
+        region("trunk", [0, 0, 5, 5]), region("legs", kind="points", points="1 1 1 1 1 1"),
+        region("nostril_left", visible=False), region("tack", kind="points", points="-1 10"),
+    ]  # fmt: skip
+    names = ["ear_left", "ear_right", "eye_left", "neck", "trunk", "legs", "tail", "nostril_left",
+             "tack", "ears", "nostrils", "mouth", "body", "background"]  # fmt: skip
+    found = scored(rows, names, images_dir=tmp_path)["missing"].fillna("visible").to_dict()
+    outside = "not in the frame"
+    assert found == {
+        "ear_left": "hidden", "ear_right": outside, "eye_left": outside, "neck": outside,
+        "trunk": "visible", "legs": outside, "tail": "not annotated", "nostril_left": "hidden",
+        "tack": outside, "ears": outside, "nostrils": "hidden", "mouth": "not annotated",
+        "body": "visible", "background": "visible",
+    }  # fmt: skip
+    covered = scored([region("horse", [0, 0, SIDE, SIDE])], ["horse", "background"])
+    assert covered["missing"].fillna("").tolist() == ["", outside]
+
+
+def test_a_region_partly_outside_the_picture_counts_by_what_is_inside():
+    found = scored([region("trunk", [-10, 0, 10, 10])], ["trunk"])
+    assert found.loc["trunk", "area"] == pytest.approx(100 / 400)
+    assert found.loc["trunk", "enrichment"] == pytest.approx(1)
+
+
+def test_overlap_is_the_share_that_one_other_region_covers_and_containers_are_none():
+    rows = [
+        region("head", [0, 0, 20, 10]), region("cheek", [0, 0, 10, 10]),
+        region("tack", [5, 0, 10, 10]), region("tail", [15, 15, 20, 20]),
+    ]  # fmt: skip
+    names = ["head", "cheek", "tack", "tail", "face", "context", "background"]
+    found = scored(rows, names)["overlap"].to_dict()
+    assert found == pytest.approx({
+        "head": 0.5, "cheek": 0.5, "tack": 1, "tail": 0, "face": 0.5, "background": 0,
+        "context": 50 / (50 + 400 - 200 - 25),
+    })  # fmt: skip
+
+
+def test_a_study_without_regions_has_thirds_of_the_input_and_the_horse_against_the_background():
+    view = {"path": "a.png", "horse": "Comet"} | dict(zip(tables.BOX, (0, 0, 40, 20), strict=True))
+    box = view | {"x0": 10, "y0": 0, "x1": 20, "y1": 20, "view": "box"}
+    rows = regions.stand_in(pd.DataFrame([view | {"view": "whole"}, box]), "box")
+    names = regions.names(rows)
+    assert names == [*tables.CELLS, "horse", "background"]
+    affine = np.array([[0.5, 0, 0], [0, 1.0, 0]])  # 40 x 20 squashed into 20 x 20
+    found = scored(rows, names, affine=affine, picture_px=(20, 40))
+    assert found.loc[tables.CELLS, "area"].to_numpy() == pytest.approx(np.full(9, 1 / 9))
+    assert found.loc[["horse", "background"], "area"].tolist() == pytest.approx([1 / 4, 3 / 4])
+    bright = torch.zeros(SIDE, SIDE)
+    bright[:6, -6:] = 1
+    ranks = scored(rows, names, bright, affine=affine, picture_px=(20, 40))["rank"]
+    assert (ranks["top_right"], ranks["background"], ranks["horse"]) == (1, 1, 2)
+    without = regions.stand_in(pd.DataFrame([view | {"view": "whole"}]), None)
+    assert regions.names(without) == tables.CELLS
+    alone = scored(without, [*tables.CELLS, "background"], picture_px=(20, 40))
+    assert alone["missing"].notna().sum() == 1  # nothing is known of a background
+
+
+def test_a_mask_of_the_whole_horse_may_be_given_beside_its_parts(tmp_path):
+    table = tmp_path / "regions.csv"
+    table.write_text("image,horse,region,kind,x0,y0,x1,y1\na.png,Comet,horse,box,0,0,10,10\n")
+    rows = tables.read_regions(table, {})
+    assert regions.names(rows) == ["background", "horse", "context"]
+    areas = scored(rows, ["horse", "background"])["area"].tolist()
+    assert areas == pytest.approx([0.25, 0.75])

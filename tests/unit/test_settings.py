@@ -248,3 +248,10 @@ def test_the_snakefile_reads_the_settings_without_heavy_libraries():
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert found.stdout.strip() == "set()"
+
+
+def test_an_ethogram_names_the_studys_classes_and_some_regions():
+    told = refusal(DEMO, ethogram={"furious": ["ears"]})
+    assert "ethogram: 'furious' is not among data.classes; write one of neutral" in told
+    assert "ethogram.alarmed" in refusal(DEMO, ethogram={"alarmed": []})
+    assert settings.load(DEMO | {"ethogram": {}}).ethogram == {}

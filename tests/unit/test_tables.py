@@ -413,3 +413,33 @@ def test_a_confidence_below_0_is_refused(tmp_path):
     rows[3][-1] = -0.5
     message = complaint(table(tmp_path / "b.csv", rows, [*HEADER, "confidence"]))
     assert "line 5: confidence is '-0.5'; write 0 or more" in message
+
+
+def test_expected_regions_that_the_table_does_not_show_are_refused_by_name(tmp_path):
+    table = tmp_path / "regions.csv"
+    table.write_text(
+        "image,horse,region,kind,x0,y0,x1,y1,visible\na.png,h,ear_left,box,0,0,5,5,1\n"
+        "a.png,h,neck,box,,,,,0\n"
+    )
+    tables.check_ethogram(str(table), {"alarmed": ["ears", "ear_left"]}, drawn=False)
+    tables.check_ethogram(None, {"alarmed": ["mouth"]}, drawn=True)
+    tables.check_ethogram(None, {}, drawn=False)
+    for name in ("neck", "ear", "eyes"):
+        told = f"ethogram.alarmed: '{name}' is nowhere visible.*ear_left, background, ears, context"
+        with pytest.raises(UserError, match=told):
+            tables.check_ethogram(str(table), {"alarmed": ["ears", name]}, drawn=False)
+    with pytest.raises(UserError, match=r"data\.regions is null"):
+        tables.check_ethogram(None, {"alarmed": ["ears"]}, drawn=False)
+
+
+def test_tables_are_written_one_below_the_other_without_reading_all(tmp_path):
+    parts = []
+    for i, n in enumerate((2, 0, 3)):
+        rows = pd.DataFrame({"image_a": [f"{i}{j}" for j in range(n)], "bits": range(n)})
+        rows = rows.reindex(columns=tables.NEAR_DUPLICATES.names)
+        tables.write(rows, tmp_path / f"{i}.parquet", tables.NEAR_DUPLICATES)
+        parts.append(tmp_path / f"{i}.parquet")
+    tables.concatenate(parts, tmp_path / "all.parquet", tables.NEAR_DUPLICATES)
+    found = tables.read(tmp_path / "all.parquet")
+    pd.testing.assert_frame_equal(found, tables.concatenated(parts))
+    assert found["image_a"].tolist() == ["00", "01", "20", "21", "22"]

@@ -105,6 +105,9 @@ def check_inputs(settings):
         tables.read_codes(settings.data.codes)
     views = {name: settings.views[name] for name in settings.searched_views}
     tables.check_regions(settings.data.regions, views)
+    tables.check_ethogram(
+        settings.data.regions, settings.ethogram, drawn=bool(settings.demo)
+    )
     if settings.predict.images:
         tables.read_new_images(settings.predict.images)
     if settings.predict.regions:

@@ -5,7 +5,8 @@ An image is explained by the model that never saw its horse.
 
 INPUTS   results/{study}/model/{fold}/, catalogue/images.parquet, regions.parquet, the images
 OUTPUTS  results/{study}/attributions/{shard}.safetensors, {shard}.parquet
-         results/{study}/explanation/regions.parquet, summary.csv, figures, panels/
+         results/{study}/explanation/regions.parquet, summary.csv, summary.tex, stability.csv,
+         ethogram.csv, checks.json, figures, panels/
 """
 
 
@@ -49,12 +50,33 @@ rule explain_shard:
         images_dir=IMAGES,
         record=f"{STATE_RECORD}/explain_shard/{{shard}}",
         n_shards=settings.ingest.shards,
+        # Where no table gives regions, the box of the horse is one.
+        horse_view=next(
+            (
+                name
+                for name in settings.searched_views
+                if settings.views[name].box == "annotations"
+            ),
+            None,
+        ),
         classes=settings.data.classes,
         seed=settings.seed,
     message:
         "Explaining shard {wildcards.shard}"
     script:
         "../scripts/explain_shard.py"
+
+
+# The agreement with the experts, to be shown where they expect something.
+AGREEMENT = f"{RESULTS}/explanation/ethogram.csv"
+if settings.ethogram:
+    AGREEMENT = report(
+        AGREEMENT,
+        caption="../report/ethogram.rst",
+        category="4. What it looks at",
+        subcategory="Over all images",
+        labels={"figure": "Agreement with the regions that experts expect"},
+    )
 
 
 rule summarise:
@@ -72,6 +94,15 @@ rule summarise:
             subcategory="Over all images",
             labels={"figure": "Enrichment of every region, as a table"},
         ),
+        latex=f"{RESULTS}/explanation/summary.tex",
+        stability=report(
+            f"{RESULTS}/explanation/stability.csv",
+            caption="../report/stability.rst",
+            category="4. What it looks at",
+            subcategory="Over all images",
+            labels={"figure": "Do the models of all folds rest on the same regions"},
+        ),
+        ethogram=AGREEMENT,
         checks=f"{RESULTS}/explanation/checks.json",
     log:
         f"{RESULTS}/logs/summarise.log",
@@ -85,6 +116,7 @@ rule summarise:
         runtime=attempts(60),
     params:
         bootstrap=BOOTSTRAP,
+        ethogram=settings.ethogram,
         tolerance=settings.explain.tolerance,
     message:
         "Summarising explanations over horses"
@@ -140,6 +172,7 @@ rule draw_explanation:
         runtime=attempts(60),
     params:
         figures=plain(settings.figures),
+        ethogram=settings.ethogram,
         tolerance=settings.explain.tolerance,
         images_dir=IMAGES,
         classes=settings.data.classes,

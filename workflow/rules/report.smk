@@ -182,6 +182,8 @@ REPORTED = [
         else []
     ),
     rules.summarise.output.summary,
+    rules.summarise.output.stability,
+    *([rules.summarise.output.ethogram] if settings.ethogram else []),
     rules.draw_explanation.output.regions,
     rules.draw_explanation.output.sheets,
     rules.draw_explanation.output.panels,

@@ -12,6 +12,7 @@ from equimood import (
     gallery,
     logs,
     panels,
+    region_figures,
     region_statistics,
     tables,
 )
@@ -38,7 +39,7 @@ causes = region_statistics.read_causes(given.causes) if given.causes else None
 for folder in (drawn.regions, drawn.sheets, drawn.panels):
     Path(folder).mkdir()
 for view in summary["view"].unique():
-    figure = panels.region_figure(summary, classes, view, causes)
+    figure = region_figures.region_figure(summary, classes, view, causes, params.ethogram)
     figures.save(figure, Path(drawn.regions) / view, ["png", *params.figures["formats"]])
 for label, name in zip(classes, files.distinct_file_names(classes), strict=True):
     groups = panels.pick(predictions, label, params.figures["sheet_columns"])

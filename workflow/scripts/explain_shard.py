@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from equimood import attribution, cluster, devices, files, logs, models, tables, usage
+from equimood import attribution, cluster, devices, files, logs, models, regions, tables, usage
 from equimood.settings import Explain
 
 logs.start(snakemake.log[0])
@@ -12,7 +12,7 @@ devices.use_threads(snakemake.threads)
 params, device = snakemake.params, devices.choose()
 options = Explain(**params.explain, batch_size=snakemake.resources.batch_size)
 catalogue = tables.read(snakemake.input.images)
-regions = tables.read(snakemake.input.regions)
+given = tables.read(snakemake.input.regions)
 rows = attribution.plan(
     catalogue,
     tables.concatenated(snakemake.input.predictions),
@@ -21,6 +21,9 @@ rows = attribution.plan(
     shard=int(snakemake.wildcards.shard),
     n_shards=params.n_shards,
 )
+if given.empty and len(rows):
+    given = regions.stand_in(rows, params.horse_view)
+    logs.log.info("no table of regions: regions are %s", ", ".join(regions.names(given)))
 folders = {folder.name: folder for folder in (Path(c).parent for c in snakemake.input.cards)}
 mean = None
 if options.baseline == "mean":
@@ -28,7 +31,7 @@ if options.baseline == "mean":
 new = attribution.explain_shard(
     rows,
     lambda fold: models.load_with(folders[fold], snakemake.input.backbones, device),
-    None if regions.empty else regions,
+    given,
     options,
     params.images_dir,
     snakemake.output.maps,

@@ -1,18 +1,37 @@
-"""Summarise explanations per emotion and region, with intervals over horses."""
+"""Summarise explanations per emotion and region: intervals, tests, stability, ethogram."""
 
-from equimood import attribution, files, logs, region_statistics, tables
+from equimood import attribution, ethogram, evaluation, files, logs, tables
+from equimood import region_stability as stability
+from equimood import region_statistics as statistics
 
 logs.start(snakemake.log[0])
-params = snakemake.params
-scores = [tables.read(path) for path in snakemake.input.scores]
-tables.write(
-    tables.concatenated(snakemake.input.scores), snakemake.output.regions, tables.REGION_SCORES
-)
-found = region_statistics.summarise(scores, **params.bootstrap)
-files.write_text(snakemake.output.summary, found.to_csv(index=False))
-checks = {"gaps": attribution.gaps(snakemake.input.maps, params.tolerance)}
+params, made = snakemake.params, snakemake.output
+
+
+def scores():
+    """One shard after another: all of them may not fit into memory."""
+    return map(tables.read, snakemake.input.scores)
+
+
+tables.concatenate(snakemake.input.scores, made.regions, tables.REGION_SCORES)
+sums = statistics.per_horse(scores())
+summary = statistics.summarise(sums, **params.bootstrap)
+files.write_text(made.summary, summary.to_csv(index=False))
+files.write_text(made.latex, evaluation.latex(statistics.printed(summary, tables.ROWS)))
+folds = stability.compare_folds(sums)
+files.write_text(made.stability, folds.to_csv(index=False))
+agreement = ethogram.agree(scores(), params.ethogram, **params.bootstrap)
+files.write_text(made.ethogram, agreement.to_csv(index=False))
+seen = statistics.seen(scores())
+statistics.tell_missing(seen)
+checks = {
+    "gaps": attribution.gaps(snakemake.input.maps, params.tolerance),
+    "regions": seen.to_dict(orient="records"),
+    "stability": stability.in_words(folds),
+    "ethogram": ethogram.in_words(agreement),
+}
 if snakemake.input.causes:
-    causes = region_statistics.read_causes(snakemake.input.causes)
-    table = region_statistics.causal(scores, causes, **params.bootstrap)
+    causes = statistics.read_causes(snakemake.input.causes)
+    table = statistics.causal(scores(), causes, **params.bootstrap)
     checks["causes"] = table.to_dict(orient="records")
-files.write_json(snakemake.output.checks, checks)
+files.write_json(made.checks, checks)

@@ -21,7 +21,7 @@ from equimood.integrated_gradients import integrate, shrink
 from equimood.logs import Progress
 from equimood.tables import BOX
 
-EXPLAIN_VERSION = 1
+EXPLAIN_VERSION = 2
 """Raised when the same model and image give other maps or scores: kept progress is then stale."""
 MEAN_OF = 256
 """Photographs from which the mean colour is taken."""
@@ -110,7 +110,7 @@ Photo = dict[str, Any]
 """Rows of :func:`plan` of one photograph, by view."""
 Part = dict[str, np.ndarray]
 """What is found of some photographs: one entry per photograph and view, in MAP_TENSORS, ``item``
-(n, 16) uint8, ``measures`` (n, n_regions, 3) and ``positive`` (n,)."""
+(n, 16) uint8, ``measures`` (n, n_regions, 5) and ``positive`` (n,)."""
 GIVEN = ["region", "kind", *BOX, "points", "mask", "visible"]
 """What of a region row its score comes from."""
 MAP_TENSORS = ["maps", "scale", "image_id", "target", "gap"]
@@ -158,7 +158,7 @@ def explain_shard(
     ----------
     rows : from :func:`plan`.
     load_model : called once per fold.
-    region_table : from ``tables.read_regions``, or None: no scores.
+    region_table : from ``tables.read_regions`` or ``regions.stand_in``; None: no scores.
     maps_path : gets ``maps`` (n, h, w) float16 signed in [-1, 1], ``scale`` (n,): maps x scale is
         the attribution of each cell, in logits; ``image_id`` (n, 16) uint8, ``target`` (n,) index
         of the class, ``gap`` (n,). One entry per photograph and view, sorted by image_id; the
@@ -333,8 +333,9 @@ def _explain_batch(
     measures = np.full((len(maps), len(job.names), len(regions.MEASURES)), np.nan)
     for i, (row, (_, affine, picture_px)) in enumerate(zip(shown, pictures, strict=True)):
         if (own := job.regions_of(row)) is not None:
-            masks = regions.rasterise(own, affine, side, picture_px, job.images_dir)
-            measures[i] = regions.measure(maps[i], masks, job.names)
+            measures[i] = regions.of_image(
+                maps[i], own, affine, picture_px, job.images_dir, job.names
+            )
     return {
         "maps": (cells / scale[:, None, None]).half().cpu().numpy(),
         "scale": scale.cpu().numpy(),

@@ -9,7 +9,7 @@ import pandas as pd
 from equimood import controls, evaluation
 from equimood.audit import Finding
 from equimood.controls import Evidence
-from equimood.intervals import interval, stacked
+from equimood.intervals import draw_horses, interval
 
 CONTEXT = ["tack", "human", "object"]  # regions that are not the horse; background is always there
 
@@ -109,10 +109,8 @@ def of_context(
         return Finding("context", None, "no table of regions")
     keys = pd.MultiIndex.from_frame(photos[["path", "horse"]])
     told: list[tuple[float, bool, str]] = []
-    rng = np.random.default_rng(seed)
     horse, names = photos["horse"].factorize(sort=True)
-    even = np.full(len(names), 1 / len(names))
-    weights = stacked(rng.multinomial(len(names), even, n_bootstrap))
+    weights = draw_horses(len(names), n_bootstrap, seed)
     for region in CONTEXT:
         rows = regions[(regions["region"] == region) & regions["visible"]]
         seen = keys.isin(pd.MultiIndex.from_frame(rows[["image", "horse"]]))
@@ -123,11 +121,11 @@ def of_context(
             counts = np.zeros((4, len(names)))  # seen and all, of the class and of the others
             for row, kept in enumerate((own & seen, own, ~own & seen, ~own)):
                 counts[row] = np.bincount(horse[kept], minlength=len(names))
-            drawn = weights @ counts.T
-            if not drawn[0, 1] or not drawn[0, 3]:
+            totals = weights @ counts.T
+            if not totals[0, 1] or not totals[0, 3]:
                 continue
             with np.errstate(invalid="ignore", divide="ignore"):
-                shares = drawn[:, ::2] / drawn[:, 1::2]
+                shares = totals[:, ::2] / totals[:, 1::2]
             ends = interval(shares[:, 0] - shares[:, 1], n_bootstrap, confidence, (-1.0, 1.0))
             inside, outside = shares[0]
             certain = ends is None or ends[0] > 0 or ends[1] < 0

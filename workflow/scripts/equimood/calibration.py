@@ -17,7 +17,7 @@ from scipy.special import softmax
 from equimood import evaluation
 from equimood.abstention import answered
 from equimood.files import write_json, write_text
-from equimood.intervals import UNIT, expanded_percentiles, interval, stacked
+from equimood.intervals import UNIT, draw_horses, expanded_percentiles, interval
 
 N_BINS = 10
 """Bins of equal mass, fewer where they would hold fewer than IMAGES_PER_BIN photographs."""
@@ -131,14 +131,13 @@ class _Horses:
     names: Array
     horse: Array  # (n,) index into names
     n_bootstrap: int
-    weights: Array  # of horses, see intervals.stacked
+    weights: Array  # of horses, see intervals.draw_horses
     confidence: float
 
     @classmethod
     def drawn(cls, horse: Array, n_bootstrap: int, confidence: float, seed: int) -> "_Horses":
         names, index = np.unique(horse, return_inverse=True)
-        rng, n = np.random.default_rng(seed), len(names)
-        weights = stacked(rng.multinomial(n, np.full(n, 1 / n), size=n_bootstrap))
+        weights = draw_horses(len(names), n_bootstrap, seed)
         return cls(names, index, n_bootstrap, weights, confidence)
 
     @property

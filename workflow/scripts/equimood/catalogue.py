@@ -123,7 +123,7 @@ def build(
     else:
         _tell_outside(annotations, photos, "annotations")
     if regions is not None:
-        _tell_outside(_boxed(regions, tables.REGIONS), photos, "regions")
+        _tell_outside(_boxed(regions, [*tables.REGIONS, tables.WHOLE]), photos, "regions")
     _tell_nameless(annotations)
     _refuse_copies(photos)
     torn &= photos["image"].map(found["reason"]).isna()

@@ -78,6 +78,14 @@ def resample(shows: np.ndarray, n_bootstrap: int, rng: np.random.Generator) -> n
     return np.concatenate(kept)[:n_bootstrap]
 
 
+def draw_horses(n_horses: int, n_bootstrap: int, seed: int) -> np.ndarray:
+    """Weights of horses, see :func:`stacked`; as many are drawn as there are."""
+    if not n_horses:
+        return np.zeros((1 + n_bootstrap, 0))
+    rng, even = np.random.default_rng(seed), np.full(n_horses, 1 / n_horses)
+    return stacked(rng.multinomial(n_horses, even, n_bootstrap))
+
+
 def stacked(draws: np.ndarray) -> np.ndarray:
     """Weights of horses: all once, each draw (B, n_horses), and all but one, for each one."""
     n_horses = draws.shape[1]

@@ -15,15 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.lines import Line2D
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from equimood import images
-from equimood.figures import BLUE, GREY, INK, PAGE_IN, PALE, VERMILION, blank, class_colors
+from equimood.figures import BLUE, GREY, INK, PAGE_IN, PALE, VERMILION, blank
 from equimood.settings import NOT_SURE
-from equimood.tables import ROLLUPS
+from equimood.tables import ROWS
 
 SHOWN_PX = 640
 """Longer side at which a photograph is drawn."""
@@ -31,8 +30,6 @@ SMOOTH_CELLS = 0.8
 """Standard deviation, in cells of the map, of the blur that joins speckles; for the eye alone."""
 FULL_STRENGTH = 99.5
 """Percentile of a map's strength that gets the full colour: no single cell sets the scale."""
-ROWS = [*(name for name in ROLLUPS if name != "context"), *ROLLUPS["context"]]
-"""Regions drawn: the horse's roll-ups, and what surrounds it one by one."""
 GROUPS = {
     "confident": "Right, the surest",
     "typical": "Right, of median certainty",
@@ -231,78 +228,6 @@ def contact_sheet(
     return figure
 
 
-def region_figure(
-    summary: pd.DataFrame,
-    classes: Sequence[str],
-    view: str,
-    causes: Mapping[str, str] | None = None,
-) -> Figure:
-    """Enrichment of each region by class, with intervals over horses and the control.
-
-    A region's positive attribution may be large and its negative larger: a cross marks regions that
-    speak against the class on the whole.
-
-    Parameters
-    ----------
-    summary : from ``region_statistics.summarise``.
-    classes : in the study's order; one part of the figure each.
-    causes : the region that truly shows each class, where that is known; marked.
-    """
-    own = summary[(summary["view"] == view) & summary["target"].isin(list(classes))]
-    shown = [name for name in ROWS if name in set(own["region"])]
-    present = [label for label in classes if label in set(own["target"])]
-    columns = min(4, max(1, len(present)))
-    rows = -(-max(1, len(present)) // columns)
-    figure = blank(max(4.0, 1.1 + 1.75 * columns), 1.1 + rows * (0.7 + 0.24 * len(shown)))
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    colors = class_colors(classes)
-    at = {name: i for i, name in enumerate(shown)}
-    for ax, label in zip(axes, present, strict=False):
-        for model, shift in (("random", 0.22), ("trained", -0.12)):
-            part = own[(own["target"] == label) & (own["model"] == model)]
-            part = part[part["region"].isin(shown)]
-            y = part["region"].map(at).astype(float) + shift
-            color = colors[label] if model == "trained" else GREY
-            ax.hlines(y, part["low"], part["high"], color=color, linewidth=1.6)
-            face = color if model == "trained" else "white"
-            against = (model == "trained") & (part["signed"] < 0)
-            for own_kind, marker in ((~against, "o"), (against, "X")):
-                ax.scatter(
-                    part["enrichment"][own_kind], y[own_kind], s=20 if marker == "o" else 34,
-                    marker=marker, color=face, edgecolors=color, zorder=3,
-                )  # fmt: skip
-        n = own[(own["target"] == label) & (own["model"] == "trained")]
-        ax.set_title(_short(label, 20), color=colors[label])
-        ax.text(
-            1, 1.01, f"{_counted(n['n_images'].max(), 'photograph')}\n"
-            f"{_counted(n['n_horses'].max(), 'horse')}",
-            transform=ax.transAxes, ha="right", va="bottom", fontsize=6.5, color=GREY,
-        )  # fmt: skip
-        if causes and causes.get(label) in at:
-            ax.axhspan(at[causes[label]] - 0.45, at[causes[label]] + 0.45, color=PALE, zorder=0)
-        ax.axvline(1, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        ax.tick_params(axis="y", length=0)
-    for ax in axes[len(present) :]:
-        ax.axis("off")
-    axes[0].set_yticks(range(len(shown)), [_words(name) for name in shown])
-    axes[0].set_ylim(len(shown) - 0.4, -0.6)
-    axes[0].set_xlim(left=0)
-    figure.supxlabel("enrichment: share of positive attribution / share of area", fontsize=9)
-    marks = [
-        Line2D([], [], color=INK, marker="o", markersize=4.5, label="trained model"),
-        Line2D([], [], color=INK, marker="X", markersize=6, markeredgecolor="white",
-               label="trained model, the region speaks against it on the whole"),
-        Line2D([], [], color=GREY, marker="o", markersize=4.5, markerfacecolor="white",
-               label="same network, random weights"),
-        Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (4, 3)),
-               label="1: no more than its area"),
-    ]  # fmt: skip
-    if causes:
-        marks.append(Line2D([], [], color=PALE, linewidth=7, label="what truly shows it"))
-    figure.legend(handles=marks, loc="outside upper left", ncols=2, fontsize=8)
-    return figure
-
-
 # ----------------------------------------------------------------------------------------- parts
 
 
@@ -344,10 +269,6 @@ def _colour_bar(figure: Figure | SubFigure, axes: Axes, colormap: str) -> None:
     bar.ax.tick_params(length=0)
     bar.outline.set_visible(False)  # type: ignore[operator]
     axes.axis("off")
-
-
-def _counted(number: float, what: str) -> str:
-    return f"{number:.0f} {what}{'' if number == 1 else 's'}"
 
 
 def _region_bars(axes: Axes, scores: pd.DataFrame, colormap: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equimood.intervals import UNIT, interval, stacked
+from equimood.intervals import UNIT, draw_horses, interval
 
 MEASURES = {
     "percent_agreement": "Agreement",
@@ -326,11 +326,7 @@ class _Sample:
     @classmethod
     def draw(cls, horse: Array, n_bootstrap: int, confidence: float, seed: int) -> Self:
         n_horses = int(horse.max() + 1) if len(horse) else 0
-        draws = np.zeros((n_bootstrap, n_horses))
-        if n_horses:
-            even = np.full(n_horses, 1 / n_horses)
-            draws[:] = np.random.default_rng(seed).multinomial(n_horses, even, n_bootstrap)
-        return cls(horse, n_bootstrap, stacked(draws), confidence)
+        return cls(horse, n_bootstrap, draw_horses(n_horses, n_bootstrap, seed), confidence)
 
     def total(self, values: Array) -> Array:
         """Sum values of photographs (n, …) over each sample: (1 + B + H, …)."""

@@ -40,6 +40,8 @@ DEMO: Final[dict[str, Any]] = {
     },
     "ingest": {"shards": 2},
     "search": {"views": [["whole"], ["head"], ["whole", "head"]]},
+    # What truly shows each drawn emotion, so that the agreement can be seen where it must be high.
+    "ethogram": {"annoyed": ["ears"], "relaxed": ["mouth"], "alarmed": ["eyes"]},
 }
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -120,9 +122,11 @@ def main(arguments: list[str]) -> int:
 
 def _yaml_section(model: type[BaseModel], values: dict[str, Any], indent: str) -> Iterator[str]:
     schema = _properties(model)
-    for number, name in enumerate(model.model_fields):
+    apart = False
+    for name in model.model_fields:
         inner, value = _section_of(model, name), values[name]
-        if inner and not indent and number:
+        apart |= inner is not None
+        if apart and not indent:
             yield ""
         yield from _comment(_config_comment(model, name, schema[name]), indent)
         if inner is None or value is None:

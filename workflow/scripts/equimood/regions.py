@@ -9,7 +9,11 @@ and so its enrichment, by a third.
 - Three or more points are the region's outline, in order; one or two are the centres of discs.
 - ``background`` is what lies outside every other visible region, unless the user gives its outline
   or mask; a background box only says where there is picture.
-- A region that is hidden, not annotated or outside the frame is missing, which is not zero.
+- A region that is hidden, not annotated or not in the frame is missing, which is not zero; the
+  scores say why it is (``missing``).
+- Regions may overlap: each is measured as if alone, and the scores say how far (``overlap``).
+- A study without regions gets :func:`stand_in`: thirds of the input, and the horse's box against
+  the background where a view has one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,17 +24,32 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageDraw
+from scipy.stats import rankdata
 from torch import Tensor
 
 from equimood import images
 from equimood.errors import UserError
-from equimood.tables import BOX, REGION_SCORES, REGIONS, ROLLUPS, read_points
+from equimood.tables import (
+    BOX,
+    CELLS,
+    CONTAINERS,
+    GIVEN_REGIONS,
+    NOT_SEEN,
+    REGION_SCORES,
+    ROLLUPS,
+    WHOLE,
+    level_of,
+    read_points,
+    region_names,
+)
 
 POINT_RADIUS = 0.03
 """Radius of the disc about a point, as a share of the input's side."""
 SUPERSAMPLE = 8
 """Subpixels per side in which outlines are filled."""
-MEASURES = ["signed", "positive", "area"]
+MEASURES = ["signed", "positive", "area", "overlap", "missing"]
+"""``missing`` is 0 where a region has a score, else 1 more than the place of the reason in
+``tables.NOT_SEEN``; the last of them: it lies outside, or its mask or outline is empty."""
 
 
 # ----------------------------------------------------------------------------------------- masks
@@ -38,9 +57,37 @@ MEASURES = ["signed", "positive", "area"]
 
 def names(regions: pd.DataFrame) -> list[str]:
     """Regions and roll-ups that a region table can speak of, in the ethogram's order."""
-    given = {*regions["region"], "background"}
-    singles = [name for name in REGIONS if name in given]
-    return singles + [name for name, parts in ROLLUPS.items() if given & set(parts)]
+    given = {*regions["region"]}
+    if given & {*CELLS}:
+        return [*CELLS, *([WHOLE, "background"] if WHOLE in given else [])]
+    return region_names(given)
+
+
+def stand_in(rows: pd.DataFrame, horse_view: str | None) -> pd.DataFrame:
+    """Regions of a study that gives none: CELLS of the model's input, and the horse's box.
+
+    Parameters
+    ----------
+    rows : path, horse, view and x0..y1 of each photograph and view.
+    horse_view : the view whose frame is the box of the horse; None where there is none.
+
+    Returns
+    -------
+    As ``tables.GIVEN_REGIONS``. Cells have the kind ``cell`` and corners in shares of the input.
+    """
+    photos = rows[["path", "horse"]].drop_duplicates()
+    thirds = [
+        {"region": name, "kind": "cell"}
+        | dict(zip(BOX, (x / 3, y / 3, (x + 1) / 3, (y + 1) / 3), strict=True))
+        for name, (y, x) in zip(CELLS, np.ndindex(3, 3), strict=True)
+    ]
+    cells = photos.merge(pd.DataFrame(thirds), how="cross")
+    boxes = rows.loc[rows["view"] == horse_view, ["path", "horse", *BOX]]
+    given = pd.concat(
+        [cells, boxes.astype(dict.fromkeys(BOX, float)).assign(region=WHOLE, kind="box")]
+    )
+    given = given.rename(columns={"path": "image"}).assign(points=None, mask=None, visible=True)
+    return given.assign(line=0)[GIVEN_REGIONS.names].reset_index(drop=True)
 
 
 def overlap(low: np.ndarray, high: np.ndarray, n_cells: int) -> np.ndarray:
@@ -80,8 +127,9 @@ def rasterise(
             ground = mask
         else:
             masks[row.region] = np.maximum(mask, masks.get(row.region, np.float32(0)))
-    if masks and "background" not in masks and not _hidden(rows, "background"):
-        others = np.maximum.reduce(list(masks.values()))
+    seen = [mask for name, mask in masks.items() if name not in CELLS]
+    if seen and "background" not in masks and not _hidden(rows, "background"):
+        others = np.maximum.reduce(seen)
         masks["background"] = (1 - others) * (1 if ground is None else ground)
     for rollup, parts in ROLLUPS.items():
         if visible := [masks[part] for part in parts if part in masks]:
@@ -101,6 +149,9 @@ def _mask(
     picture_px: tuple[int, int],
     images_dir: str | Path,
 ) -> np.ndarray:
+    if row.kind == "cell":
+        x0, y0, x1, y1 = (np.array([side * getattr(row, name)]) for name in BOX)
+        return (overlap(y0, y1, side).T @ overlap(x0, x1, side)).astype(np.float32)
     if row.kind == "box":
         corners = np.array([[getattr(row, name) for name in BOX]], float)
         x0, y0, x1, y1 = images.map_boxes(affine, corners).T
@@ -118,6 +169,8 @@ def _fill(points: np.ndarray, side: int) -> np.ndarray:
         turn = np.linspace(0, 2 * np.pi, 32, endpoint=False)
         circle = POINT_RADIUS * side * np.column_stack([np.cos(turn), np.sin(turn)])
         outlines = [point + circle for point in points]
+    elif np.linalg.matrix_rank(points - points.mean(axis=0)) < 2:  # in a line: it has no inside
+        outlines = []
     canvas = Image.new("L", (side * SUPERSAMPLE, side * SUPERSAMPLE))
     pen = ImageDraw.Draw(canvas)
     for outline in outlines:
@@ -168,6 +221,46 @@ def _resample(mask: np.ndarray, affine: np.ndarray, side: int) -> np.ndarray:
 # ---------------------------------------------------------------------------------------- scores
 
 
+def of_image(
+    attribution: Tensor,
+    rows: pd.DataFrame,
+    affine: np.ndarray,
+    picture_px: tuple[int, int],
+    images_dir: str | Path,
+    regions: Sequence[str],
+) -> np.ndarray:
+    """Measure each region of an image: :func:`rasterise`, :func:`measure`, and why some miss.
+
+    Parameters
+    ----------
+    attribution : (side, side) signed.
+    regions : the names wanted.
+
+    Returns
+    -------
+    (n_regions, 5) MEASURES.
+    """
+    masks = rasterise(rows, affine, attribution.shape[-1], picture_px, images_dir)
+    measures = measure(attribution, masks, regions)
+    measures[:, MEASURES.index("missing")] = _missing(rows, masks, regions)
+    return measures
+
+
+def _missing(
+    rows: pd.DataFrame, masks: Mapping[str, np.ndarray], regions: Sequence[str]
+) -> list[int]:
+    """Return 0 where there is a mask, else 1 more than the place of the reason in NOT_SEEN."""
+    shown = {*rows.loc[rows["visible"], "region"]}
+    given = {*rows["region"]}
+    if masks and "background" not in given:  # it is there wherever something else is
+        shown.add("background")
+    why = []
+    for name in regions:
+        parts = {*ROLLUPS.get(name, [name])}
+        why.append(0 if name in masks else 3 if shown & parts else 2 if given & parts else 1)
+    return why
+
+
 def measure(
     attribution: Tensor, masks: Mapping[str, np.ndarray], regions: Sequence[str]
 ) -> np.ndarray:
@@ -181,15 +274,22 @@ def measure(
 
     Returns
     -------
-    (n_regions, 3) signed sum, positive sum and share of the area; NaN where not visible.
+    (n_regions, 5) MEASURES: signed sum, positive sum, share of the area, largest share of the
+    region that one other of its level covers; NaN where not visible, and why is left open.
     """
     measures = np.full((len(regions), len(MEASURES)), np.nan)
     seen = [i for i, name in enumerate(regions) if name in masks]
     if seen:
         flat = attribution.double().flatten()
         kinds = torch.stack([flat, flat.clamp(min=0), torch.ones_like(flat) / len(flat)])
-        stack = torch.from_numpy(np.stack([masks[regions[i]].ravel() for i in seen]))
-        measures[seen] = (stack.to(flat) @ kinds.T).cpu().numpy()
+        stack = torch.from_numpy(np.stack([masks[regions[i]].ravel() for i in seen])).to(flat)
+        measures[seen, :3] = (stack @ kinds.T).cpu().numpy()
+        common = (stack @ stack.T).cpu().numpy() / len(flat)
+        level = np.array([level_of(regions[i]) for i in seen])
+        compared = (level[:, None] == level) & ~np.eye(len(seen), dtype=bool)
+        compared[:, [regions[i] in CONTAINERS for i in seen]] = False
+        covered = np.where(compared, common, 0).max(axis=1)
+        measures[seen, 3] = covered / measures[seen, 2]
     return measures
 
 
@@ -201,7 +301,7 @@ def table(
     Parameters
     ----------
     about : (n_images rows) the table's columns that belong to the image.
-    measures : (n_images, n_regions, 3) from :func:`measure`.
+    measures : (n_images, n_regions, 5) from :func:`of_image`; NaN throughout without any row.
     positive : (n_images,) the images' whole positive attribution.
     regions : (n_regions) names.
     """
@@ -213,4 +313,16 @@ def table(
     scores["share"] = scores["positive"] / np.where(whole > 0, whole, np.nan)
     scores["visible"] = scores["area"].notna()
     scores["enrichment"] = scores["share"] / scores["area"]
+    scores["rank"] = _ranks(scores["enrichment"].to_numpy().reshape(-1, max(1, n_regions)), regions)
+    why = scores["missing"].fillna(1).astype(int)
+    scores["missing"] = np.array([None, *NOT_SEEN], object)[why]
     return scores[REGION_SCORES.names]
+
+
+def _ranks(enrichment: np.ndarray, regions: Sequence[str]) -> np.ndarray:
+    """Rank (n_images, n_regions) by row within each level: 1 the highest, equal ones alike."""
+    ranks = np.full(enrichment.shape, np.nan)
+    level = np.array([level_of(name) for name in regions])
+    for own in (level == each for each in np.unique(level)):
+        ranks[:, own] = rankdata(-enrichment[:, own], "min", axis=1, nan_policy="omit")
+    return ranks.ravel()

@@ -548,6 +548,9 @@ class Settings(Section):
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     explain: Explain = Explain()
+    ethogram: dict[Label, Annotated[list[str], Field(min_length=1)]] = {}
+    """Regions, or roll-ups of regions, by which experts expect each class to show:
+    `{alarmed: [ears, eyes]}`. How far explanations agree is measured. Empty: nothing expected."""
     figures: Figures = Figures()
     predict: Predict = Predict()
 
@@ -588,6 +591,12 @@ class Settings(Section):
                         f"views.{name}: box `regions` needs the table data.regions; give it, or "
                         f"take {name} out of views and search.views"
                     )
+        for label in self.ethogram:
+            if label not in self.data.classes:
+                raise ValueError(
+                    f"ethogram: {label!r} is not among data.classes; write one of "
+                    f"{', '.join(self.data.classes)}, or `ethogram: {{}}`"
+                )
         if self.predict.images and not self.predict.regions and "regions" in self.certain_boxes:
             raise ValueError(
                 "predict.regions: null, but whatever the search chooses looks at a box around "

@@ -33,8 +33,17 @@ ROLLUPS = {
     "context": ["tack", "human", "object", "background"],
 }
 REGIONS = [region for regions in ROLLUPS.values() for region in regions] + ["head"]
-HORSE = [region for region in REGIONS if region not in ROLLUPS["context"]]
+WHOLE = "horse"  # all of it: a region that a study may give beside or instead of its parts
+HORSE = [*(region for region in REGIONS if region not in ROLLUPS["context"]), WHOLE]
+CONTAINERS = {"head", WHOLE}  # which cover other regions by what they are
+NOT_SEEN = ["not annotated", "hidden", "not in the frame"]  # why a region has no score
+CELLS = [
+    "top_left", "top_middle", "top_right", "middle_left", "centre", "middle_right",
+    "bottom_left", "bottom_middle", "bottom_right",
+]  # thirds of what the model sees, in a study without regions  # fmt: skip
 PARTS = ["head", "neck", "trunk", "legs", "tail"]  # which together are nearly the whole horse
+ROWS = [*(name for name in ROLLUPS if name != "context"), *ROLLUPS["context"], WHOLE, *CELLS]
+"""Regions of an overview: the horse's roll-ups, what surrounds it one by one, and a stand-in's."""
 
 MISSING = {"", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"}  # as R, pandas and Excel write it
 HIDDEN = {"0", "0.0", "false", "no", "non", "faux"}  # answers in the column `visible`
@@ -170,8 +179,16 @@ REGION_SCORES = _schema(
     share=_REAL,  # of the image's positive attribution
     area=_REAL,  # share of the image's pixels
     enrichment=_REAL,  # share over area; null where the region is not visible
+    rank=_INT,  # by enrichment within its level, 1 the highest; null where that is missing
+    overlap=_REAL,  # largest share of its area that one other region of its level covers
     visible=pa.bool_(),
+    missing=_TEXT,  # why it is not visible, of NOT_SEEN
 )
+
+
+def level_of(region: str) -> str:
+    """Say what kind a region is of, `grid`, `rollup` or `region`; only those of one compare."""
+    return "grid" if region in CELLS else "rollup" if region in ROLLUPS else "region"
 
 
 def image_id(sha256: str, box: Iterable[int], view: str, hidden: str | None = None) -> str:
@@ -223,6 +240,13 @@ def concatenated(paths: Iterable[str | Path]) -> pd.DataFrame:
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
+def concatenate(paths: Iterable[str | Path], path: str | Path, schema: pa.Schema) -> None:
+    """Write inner tables of one schema one below the other, one in memory at a time."""
+    with written_whole(path) as aside, pq.ParquetWriter(aside, schema) as writer:
+        for part in paths:
+            writer.write_table(pq.read_table(part, schema=schema))
+
+
 def read_annotations(path: str | Path, classes: list[str], columns: dict[str, str]) -> pd.DataFrame:
     """Read the user's annotations and check them.
 
@@ -270,7 +294,7 @@ def read_regions(
         frame[name] = _text(frame, name)
     for name in named:
         _refuse(path, frame, frame[name].isna(), [name], f"every row needs {name}")
-    for name, known in (("region", REGIONS), ("kind", ["box", "points", "mask"])):
+    for name, known in (("region", [*REGIONS, WHOLE]), ("kind", ["box", "points", "mask"])):
         _refuse(path, frame, ~frame[name].isin(known), [name], f"write one of {', '.join(known)}")
     for name in BOX:
         frame[name] = _numbers(path, frame, name)
@@ -306,6 +330,42 @@ def check_regions(path: str | None, views: Mapping[str, settings.View]) -> None:
                 raise UserError(
                     f"views.{view}.regions: {region!r} is nowhere visible, as a box or points, in "
                     f"{path or 'the demo'}; write some of {', '.join(sorted(boxed)) or 'its rows'}"
+                )
+
+
+def region_names(given: Set[str]) -> list[str]:
+    """Regions and roll-ups that a table which names ``given`` can speak of, in one order."""
+    known = given | {"background"}
+    singles = [name for name in (*REGIONS, WHOLE) if name in known]
+    return singles + [name for name, parts in ROLLUPS.items() if known & {*parts}]
+
+
+def check_ethogram(path: str | None, expected: Mapping[str, list[str]], *, drawn: bool) -> None:
+    """Refuse expected regions that the study's table of regions does not show.
+
+    Parameters
+    ----------
+    path : of the table of regions.
+    drawn : the study is a demo, which draws every region.
+    """
+    if not expected:
+        return
+    if not path and not drawn:
+        raise UserError(
+            "ethogram: regions are expected, but data.regions is null; give the table, or write "
+            "`ethogram: {}`"
+        )
+    given = {*REGIONS}
+    if path:
+        regions = read_regions(path, {})
+        given = set(regions.loc[regions["visible"], "region"])
+    known = region_names(given)
+    for label, names in expected.items():
+        for name in names:
+            if name not in known:
+                raise UserError(
+                    f"ethogram.{label}: {name!r} is nowhere visible in {path or 'the demo'}; write "
+                    f"some of {', '.join(known)}"
                 )
 
 
