@@ -173,6 +173,18 @@ REGION_SCORES = _schema(
     visible=pa.bool_(),
 )
 
+EXPLANATION_TESTS = _schema(
+    photo_id=_TEXT,
+    horse=_TEXT,
+    fold=_TEXT,
+    truth=_TEXT,
+    target=_TEXT,  # the class whose score is explained
+    test=_TEXT,
+    of=_TEXT,  # the map itself, or what it is compared with
+    at=_REAL,  # share of the cells covered or shown, or of the blocks randomised; else null
+    value=_REAL,
+)
+
 
 def image_id(sha256: str, box: Iterable[int], view: str, hidden: str | None = None) -> str:
     """Name an image: 32 hexadecimal characters over its file's sha256, box, view, hidden boxes."""
