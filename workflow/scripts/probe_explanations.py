@@ -1,4 +1,4 @@
-"""Test the explanations of a sample of photographs, each with the model that never saw its horse."""
+"""Test explanations of a sample of photographs, each with the model that never saw its horse."""
 
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from equimood import (
     logs,
     models,
     probing,
-    search,
     tables,
     usage,
 )
@@ -24,39 +23,24 @@ cluster.end_in_time()
 devices.use_threads(snakemake.threads)
 devices.deterministic(snakemake.params.seed)
 params, given, device = snakemake.params, snakemake.input, devices.choose()
-tests = ExplanationTests(**params.tests)
+tests, seed, classes = ExplanationTests(**params.tests), params.seed, params.classes
 explain = Explain(**params.explain, batch_size=snakemake.resources.batch_size)
-record = files.new_record(params.record)
-images, splits, regions = (tables.read(given[name]) for name in ("images", "splits", "regions"))
-rows = probing.sample(
-    images, tables.concatenated(given.predictions), explain, tests.n_images, params.seed
-)
-photos, shares = features.photos(images, params.views), labels.read_shares(given.ratings, params.classes)
-folders = {folder.name: folder for folder in (Path(card).parent for card in given.cards)}
-best = {Path(path).parent.name: search.read_best(Path(path)) for path in given.best}
-
-
-def retrain(fold, model):
-    if "transfer" in files.read_yaml(folders[fold] / "card.yaml"):
-        return None  # a training that takes hours
-    return probing.retrained(
-        model, best[fold], photos=photos, splits=splits[splits["fold"] == fold],
-        feature_files=given.features, n_seeds=params.n_seeds, classes=params.classes,
-        **params.optimiser, seed=params.seed, record=record, shares=shares,
-    )  # fmt: skip
-
-
+images, regions = tables.read(given.images), tables.read(given.regions)
+predictions = tables.concatenated(given.predictions)
+cards, bests = ([Path(path) for path in paths] for paths in (given.cards, given.best))
+folders = {card.parent.name: card.parent for card in cards}
 found = probing.probe(
-    rows,
+    probing.sample(images, predictions, explain, tests.n_images, seed),
     lambda fold: models.load_with(folders[fold], given.backbones, device),
-    retrain,
+    probing.retrainer(
+        cards, bests, tables.read(given.splits), photos=features.photos(images, params.views),
+        feature_files=given.features, n_seeds=params.n_seeds, classes=classes, **params.optimiser,
+        seed=seed, record=files.new_record(params.record),
+        shares=labels.read_shares(given.ratings, classes),
+    ),
     None if regions.empty else regions,
-    explain,
-    tests,
-    params.images_dir,
-    device=device,
-    seed=params.seed,
-    mean=attribution.mean_colour(images, params.images_dir, params.seed),
+    explain, tests, params.images_dir, device=device, seed=seed,
+    mean=attribution.mean_colour(images, params.images_dir, seed),
     progress=logs.progress("explanations tested"),
-)
+)  # fmt: skip
 tables.write(found, snakemake.output.tests, tables.EXPLANATION_TESTS)

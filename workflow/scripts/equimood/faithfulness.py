@@ -157,11 +157,6 @@ def _logits(
     return torch.cat(found)
 
 
-def area(curve: np.ndarray) -> np.ndarray:
-    """Area under curves (..., len(FRACTIONS)), trapezoid by trapezoid."""
-    return np.asarray(np.trapezoid(curve, FRACTIONS, axis=-1))
-
-
 # -------------------------------------------------------------------------------------- comparing
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from equimood import attribution, faithfulness, images, models, regions, settings, tables, training
 from equimood.faithfulness import change, rank_correlation
-from equimood.files import digest
+from equimood.files import digest, read_yaml
 from equimood.integrated_gradients import blur, integrate
 from equimood.logs import Progress
-from equimood.search import Best
+from equimood.search import read_best
 from equimood.tables import ROLLUPS
 
 FORWARDS = 4
@@ -142,18 +142,34 @@ def probe(
     return pd.concat([part for part in found if len(part)] or found, ignore_index=True)
 
 
-def retrained(model: models.EmotionModel, best: Best, **of_fold: Any) -> models.EmotionModel:
-    """Train the head of a model on frozen features again, from seeds that it did not have.
+def retrainer(
+    cards: Sequence[Path], bests: Sequence[Path], splits: pd.DataFrame, **of_fold: Any
+) -> Retrain:
+    """Train heads on frozen features again, from seeds that they did not have.
 
-    ``of_fold`` are the other arguments of :class:`training.Fold`.
+    None of a fine-tuned model, whose training takes hours.
+
+    Parameters
+    ----------
+    cards, bests : the models' card.yaml and the searches' best.yaml, of every outer fold.
+    of_fold : the other arguments of :class:`training.Fold`.
     """
-    first = best.head.seed + of_fold["n_seeds"]
-    fold = training.Fold(best=replace(best, head=replace(best.head, seed=first)), **of_fold)
-    twin = models.EmotionModel(
-        model.backbone, fold.head(), model.structure, model.classes, float(model.temperature),
-        model.threshold, model.novelty,
-    )  # fmt: skip
-    return twin.to(model.backbone.device)
+    tuned = {path.parent.name: "transfer" in read_yaml(path) for path in cards}
+    chosen = {path.parent.name: read_best(path) for path in bests}
+
+    def retrain(fold: str, model: models.EmotionModel) -> models.EmotionModel | None:
+        if tuned[fold]:
+            return None
+        head = chosen[fold].head
+        best = replace(chosen[fold], head=replace(head, seed=head.seed + of_fold["n_seeds"]))
+        trained = training.Fold(splits=splits[splits["fold"] == fold], best=best, **of_fold)
+        twin = models.EmotionModel(
+            model.backbone, trained.head(), model.structure, model.classes,
+            float(model.temperature), model.threshold, model.novelty,
+        )  # fmt: skip
+        return twin.to(model.backbone.device)
+
+    return retrain
 
 
 def _batches(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from equimood import faithfulness, settings
+from equimood import settings
 from equimood.intervals import POSITIVE, interval, stacked
 from equimood.tables import ROLLUPS
 
@@ -156,7 +156,8 @@ def _comparisons(
     found: dict[str, list[_Comparison]] = {}
     for test, side in (("deletion", -1), ("insertion", 1)):
         curve = probed[probed["test"] == test].pivot_table("value", ["photo_id", "of"], "at")
-        area = pd.Series(faithfulness.area(curve.to_numpy()), curve.index, float).unstack("of")
+        under = np.trapezoid(curve.to_numpy(float), curve.columns.to_numpy(float), axis=1)
+        area = pd.Series(under, curve.index, float).unstack("of")
         found[test] = [
             _Comparison(
                 f"area by the map {words}",
@@ -241,13 +242,14 @@ class _Over:
         return told | {"value": float(mean[0]), "low": low, "high": high}
 
 
-def _curves(probed: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """Mean curve (at ``faithfulness.FRACTIONS``) of each order, of deletion and insertion."""
-    found: dict[str, dict[str, list[float]]] = {}
+def _curves(probed: pd.DataFrame) -> list[dict[str, Any]]:
+    """Mean curves of deletion and insertion: test, of, at, value, one entry per point."""
     curves = probed[probed["test"].isin(["deletion", "insertion"])]
-    for (test, of), own in curves.groupby(["test", "of"]):
-        found.setdefault(str(test), {})[str(of)] = own.groupby("at")["value"].mean().tolist()
-    return found
+    mean = curves.groupby(["test", "of", "at"])["value"].mean()
+    return [
+        {"test": test, "of": of, "at": float(at), "value": float(value)}
+        for (test, of, at), value in mean.items()
+    ]
 
 
 # ------------------------------------------------------------------------------- outside the horse
