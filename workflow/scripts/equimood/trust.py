@@ -245,11 +245,8 @@ class _Over:
 def _curves(probed: pd.DataFrame) -> list[dict[str, Any]]:
     """Mean curves of deletion and insertion: test, of, at, value, one entry per point."""
     curves = probed[probed["test"].isin(["deletion", "insertion"])]
-    mean = curves.groupby(["test", "of", "at"])["value"].mean()
-    return [
-        {"test": test, "of": of, "at": float(at), "value": float(value)}
-        for (test, of, at), value in mean.items()
-    ]
+    mean = curves.groupby(["test", "of", "at"])[["value"]].mean().reset_index()
+    return mean.to_dict(orient="records")
 
 
 # ------------------------------------------------------------------------------- outside the horse
