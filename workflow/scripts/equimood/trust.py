@@ -197,18 +197,23 @@ def _comparisons(
 
 
 def _verdict(figures: Sequence[Mapping[str, Any]]) -> Verdict:
-    """Passed where all intervals lie beyond; failed where one lies on the wrong side, or where the
-    mean is no better than that of a rival that knows nothing; else doubtful."""
+    """Judge a test by its comparisons.
+
+    Passed where all intervals lie beyond; failed where one lies on the wrong side, where all
+    photographs of several horses give one wrong value, or where the mean is no better than that of
+    a rival that knows nothing; else doubtful, as all is that one horse shows.
+    """
     if any(figure["value"] is None for figure in figures):
         return "not judged"
     clear, wrong = [], []
     for figure in figures:
         sign = 1 if figure["side"] == "above" else -1
         ends = [figure["low"], figure["high"]]
-        known = None not in ends
-        beyond = [sign * (end - figure["threshold"]) for end in ends if end is not None]
-        clear.append(known and min(beyond) > 0)
-        wrong.append(known and max(beyond) < 0)
+        if None in ends:
+            ends = [figure["value"]] * 2
+        beyond = [sign * (end - figure["threshold"]) for end in ends]
+        clear.append(figure["low"] is not None and min(beyond) > 0)
+        wrong.append(figure["n_horses"] > 1 and max(beyond) < 0)
     first = figures[0]
     if any(wrong) or (not first["threshold"] and first["value"] <= 0):
         return "failed"
@@ -246,7 +251,7 @@ def _curves(probed: pd.DataFrame) -> list[dict[str, Any]]:
     """Mean curves of deletion and insertion: test, of, at, value, one entry per point."""
     curves = probed[probed["test"].isin(["deletion", "insertion"])]
     mean = curves.groupby(["test", "of", "at"])[["value"]].mean().reset_index()
-    return mean.to_dict(orient="records")
+    return [{str(key): value for key, value in row.items()} for row in mean.to_dict("records")]
 
 
 # ------------------------------------------------------------------------------- outside the horse
