@@ -124,6 +124,8 @@ def test_a_failed_test_of_the_explanations_stands_at_the_top_of_the_first_page(s
     assert "Explanations" not in shown()  # not tested
     stated["explained"] = {"summary": "7 of 7 tests passed.", "failed": [], "outside": []}
     assert "Explanations: 7 of 7 tests passed." in shown()
+    card = pages.from_markdown(cards.model_card(stated, CARD), "demo")
+    assert "<p>Explanations of the judged models: 7 of 7 tests passed.</p>" in card
     assert shown().index("In short") < shown().index("Explanations: 7 of 7")
     name = NASTY + " {{ 7 * 7 }}"
     stated["explained"] = {

@@ -145,6 +145,28 @@ def judged(found):
     return {test["test"]: test["verdict"] for test in tests}
 
 
+class Corner(TinyModel):
+    """Sees contrast in the upper left sixth of the side, and nothing else."""
+
+    def forward(self, *views):
+        score = sum(
+            12 * (v[..., : SIDE // 6, : SIDE // 6] - 0.5).abs().mean((1, 2, 3)) for v in views
+        )
+        return torch.stack([score, torch.zeros_like(score)], 1)
+
+
+def test_the_maps_of_a_model_of_one_corner_are_found_to_be_right(study, backbone):
+    found = run(study, lambda fold: Corner(backbone, 1), with_regions=False)
+    verdict = judged(found)
+    assert verdict["deletion"] == verdict["insertion"] == "passed"
+    occlusion = found[found["test"] == "occlusion"].groupby("of")["value"].mean()
+    assert occlusion["map"] == pytest.approx(1)
+    means = found.groupby(["test", "of", "at"])["value"].mean()
+    for of in ("edges", "random"):  # a thirtieth of the cells is all that the answer rests on
+        assert means["deletion", "map", 0.1] < means["deletion", of, 0.1] - 0.1
+        assert means["insertion", "map", 0.1] > means["insertion", of, 0.1] + 0.1
+
+
 def test_an_edge_detector_is_no_explanation(study, backbone, monkeypatch):
     """It looks convincing and knows nothing of the network, which is random here, too."""
 

@@ -51,12 +51,12 @@ doubtful otherwise; few photographs leave more in doubt (<code>explanation_tests
 {% endif %}{% endfor %}<h2>The curves</h2>
 <img alt="Probability of the answer while cells are covered or shown, and likeness of the map after randomisation" src="data:image/png;base64,{{ figure }}">
 {% if enriched %}<h2>Does it look at the horse?</h2>
-<p>The region that is most often the most enriched of a photograph, over all photographs explained.
-Where that is tack, a human, an object or the background in most photographs of an answer, the model
-may tell the answer by it, and the first page says so; unless its box overlaps the horse, as that of
-a halter does.</p>
+<p>The region that is most often the most enriched of a photograph (attribution over area), over
+all photographs explained. Where that is tack, a human, an object or the background in most
+photographs of a class, the model may tell the class by it, and the first page says so; unless its
+box overlaps the horse, as that of a halter does.</p>
 <table>
-<thead><tr><th>answer</th><th>view</th><th>photographs</th><th>most often</th><th>in</th>
+<thead><tr><th>explained class</th><th>view</th><th>photographs</th><th>most often</th><th>in</th>
 <th>outside the horse</th><th>in</th></tr></thead>
 <tbody>
 {% for row in enriched %}<tr{% if row.named %} class="failed"{% endif %}><td>{{ row.target }}</td><td>{{ row.view }}</td>
