@@ -73,7 +73,7 @@ rule judge_explanations:
             caption="../report/tests.rst",
             category="4. What it looks at",
             subcategory="Can it be trusted?",
-            labels={"figure": "Tests of the explanations"},
+            labels={"figure": "Tests of the explanations, with tables"},
         ),
         figure=report(
             f"{RESULTS}/explanation/tests.png",
