@@ -127,9 +127,12 @@ def test_a_region_outside_the_horse_is_named_when_most_images_of_a_class_rest_on
             ("trained", "whole", "relaxed", "upper_lip", 60, 0.9),
             ("trained", "whole", "relaxed", "object", 60, 0.1),
             ("random", "whole", "relaxed", "object", 60, 0.9),
+            ("trained", "head", "relaxed", "background", 60, 0.0),
+            ("trained", "head", "relaxed", "upper_lip", 60, 1.0),
         )
     )
-    annoyed, relaxed = found
+    head, annoyed, relaxed = found
+    assert (head["view"], head["outside"], head["outside_share"]) == ("head", None, 0.0)
     assert annoyed["outside"] == annoyed["region"] == "object"
     assert annoyed["outside_share"] == pytest.approx(0.95)
     assert (annoyed["n_images"], annoyed["named"]) == (100, True)

@@ -277,7 +277,7 @@ def most_enriched(summary: pd.DataFrame) -> list[dict[str, Any]]:
         # Of an image in which a region is not seen, another one is the most enriched.
         n_images = int(rows["n_images"].max())
         shares = (rows["top_rate"] * rows["n_images"] / n_images).set_axis(rows["region"])
-        outside = shares[shares.index.isin(ROLLUPS["context"])]
+        outside = shares[shares.index.isin(ROLLUPS["context"]) & (shares > 0)]
         found.append({
             "view": view,
             "target": target,
