@@ -28,6 +28,7 @@ include: "workflow/rules/compare.smk"
 include: "workflow/rules/raters.smk"
 include: "workflow/rules/calibration.smk"
 include: "workflow/rules/explain.smk"
+include: "workflow/rules/trust.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/predict.smk"
 
@@ -104,6 +105,7 @@ rule compare:
 rule explain:
     input:
         rules.summarise.output,
+        rules.judge_explanations.output if TESTED else [],
 
 
 rule report:

@@ -28,8 +28,8 @@ def test_the_study_runs_from_photographs_to_the_report(study, ran):
 
 def test_quick_steps_do_not_wait_in_the_queue(ran):
     submitted = ran.text.count("has been submitted with SLURM jobid")
-    # ingest, embed, audit, search, train, permute, evaluate, compare, calibration, explain
-    assert submitted == 1 + 6 + 1 + 2 + 2 + 1 + 1 + 2 + 1 + 2
+    # ingest, embed, audit, search, train, permute, evaluate, compare, calibration, explain, test
+    assert submitted == 1 + 6 + 1 + 2 + 2 + 1 + 1 + 2 + 1 + 2 + 1
 
 
 def test_the_search_used_both_nodes_and_the_log_says_so(study, ran):
@@ -70,7 +70,7 @@ def test_the_report_says_what_the_jobs_used_on_all_nodes(study, ran):
     trained = study.trials("0").groupby("trial")["cost_s"].first().sum() / 3600
     assert search["cpu_hours"] > 0.5 * trained  # in Ray's step, of which the driver sees nothing
     # Of the final model's search and training no figure tells.
-    assert table.loc["in all", "jobs"] == 1 + 6 + 1 + 1 + 1 + 1 + 1 + 2 + 1 + 2
+    assert table.loc["in all", "jobs"] == 1 + 6 + 1 + 1 + 1 + 1 + 1 + 2 + 1 + 2 + 1
     assert (table["memory_share"].dropna() < 1).all()
 
 
@@ -83,7 +83,9 @@ def test_an_explanation_setting_explains_again_and_nothing_else(study, ran):
     study.clone.edit("tests/configs/cluster.yaml", lambda c: c["explain"].update(n_steps=6))
     again = study.snakemake("explain")
     assert again.code == 0, again.text
-    assert again.jobs == {"explain_shard": 2, "summarise": 1}
+    assert again.jobs == {
+        "explain_shard": 2, "summarise": 1, "probe_explanations": 1, "judge_explanations": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -113,3 +113,31 @@ def test_the_first_page_states_figures_and_doubts(stated):
     assert shown.count(escape(name, quote=False)) == 2
     assert "<img" not in html
     assert "never saw" in shown
+
+
+def test_a_failed_test_of_the_explanations_stands_at_the_top_of_the_first_page(stated):
+    def shown():
+        written = cards.front_page(stated)
+        rendered = jinja2.Environment().from_string(written).render()
+        return re.sub(r"<[^>]+>", "", publish_parts(rendered, writer_name="html")["html_body"])
+
+    assert "Explanations" not in shown()  # not tested
+    stated["explained"] = {"summary": "7 of 7 tests passed.", "failed": [], "outside": []}
+    assert "Explanations: 7 of 7 tests passed." in shown()
+    card = pages.from_markdown(cards.model_card(stated, CARD), "demo")
+    assert "<p>Explanations of the judged models: 7 of 7 tests passed.</p>" in card
+    assert shown().index("In short") < shown().index("Explanations: 7 of 7")
+    name = NASTY + " {{ 7 * 7 }}"
+    stated["explained"] = {
+        "summary": "6 of 7 tests passed; failed: forgetting what was learnt.",
+        "failed": [
+            {"title": "Forgetting what was learnt", "means": "It shows the picture.",
+             "measured": "rank correlation 0.80 [0.70, 0.90] (should be below 0.3)"}
+        ],
+        "outside": [{"target": name, "view": "whole", "outside": "object", "outside_share": 0.95,
+                     "n_images": 98}],
+    }  # fmt: skip
+    page = " ".join(shown().split())
+    assert page.index("Forgetting what was learnt: rank correlation 0.80") < page.index("In short")
+    assert "In 95% of the 98 photographs explained as " + escape(name, quote=False) in page
+    assert "is object, which is no part of the horse" in page

@@ -162,3 +162,34 @@ def test_another_backbone_is_refused(study, tmp_path):
         models.load(tmp_path, backbones.load(folder / "other"))
     with pytest.raises(UserError, match="'tiny', which is not in the settings"):
         models.load_with(tmp_path, [folder / "other/card.yaml"], torch.device("cpu"))
+
+
+def test_a_cascade_forgets_from_the_head_down_to_the_pixels(study):
+    """Level by level: what was randomised stays so, and at the end nothing learnt is left."""
+    *_, X, head = study
+    model = models.EmotionModel(study[1], head, STRUCTURE, CLASSES, 1.0, None, novelty_of(X))
+    whole = {name: value.clone() for name, value in model.state_dict().items()}
+    twin = models.randomised(model, 3).state_dict()
+    weights = [name for name in whole if not torch.equal(whole[name], twin[name])]
+    levels, before = [], set()
+    for level, mixed in models.cascade(model, 3, 4):
+        state = mixed.state_dict()
+        drawn = {name for name in weights if torch.equal(state[name], twin[name])}
+        assert all(torch.equal(state[name], whole[name]) for name in set(weights) - drawn)
+        assert before < drawn
+        levels.append(level)
+        before = drawn
+        if level == 0:
+            assert drawn == {name for name in weights if name.startswith("head.")}
+            fingerprint = models.fingerprint(mixed)
+    assert levels[0] == 0 and levels[-1] == 1 and len(levels) > 2
+    assert before == set(weights)
+    assert fingerprint != models.fingerprint(model)
+    assert all(torch.equal(model.state_dict()[name], whole[name]) for name in whole)
+
+
+def test_where_timm_names_no_blocks_the_cascade_has_head_and_backbone(study, monkeypatch):
+    *_, X, head = study
+    model = models.EmotionModel(study[1], head, STRUCTURE, CLASSES, 1.0, None, novelty_of(X))
+    monkeypatch.setattr(backbones, "blocks", lambda network: {})
+    assert [level for level, _ in models.cascade(model, 3, 4)] == [0, 1]

@@ -1,12 +1,13 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from equimood import features, heads, settings, training
+from equimood import features, heads, models, probing, settings, training
 from equimood.abstention import choose_threshold
+from equimood.files import write_yaml
 from equimood.heads import HeadConfig, Structure
 from equimood.novelty import Novelty
 from equimood.search import Best
@@ -205,3 +206,33 @@ def test_a_training_that_is_killed_goes_on_to_the_same_head(study, fits, monkeyp
         assert torch.equal(trained.head.state_dict()[name], value), name
     (state,) = Path("state/train").iterdir()
     assert Path("record", f"train-{state.name}").exists()
+
+
+class NoBackbone(torch.nn.Module):
+    device = torch.device("cpu")
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_other_seeds_are_those_after_the_models_own(study, tuned):
+    """A fine-tuned model has none: its training takes hours."""
+    photos, splits, files = study
+    fold = str(splits["fold"].iloc[0])
+    card, best = Path(f"model/{fold}/card.yaml"), Path(f"search/{fold}/best.yaml")
+    write_yaml(card, {"transfer": {"method": "all_blocks"}} if tuned else {"classes": CLASSES})
+    write_yaml(best, asdict(BEST))
+    retrain = probing.retrainer(
+        [card], [best], splits, photos=photos, feature_files=files, n_seeds=2, classes=CLASSES,
+        **RUN, record=Path("record"),
+    )  # fmt: skip
+    trained = train(study)
+    model = models.EmotionModel(
+        NoBackbone(), trained.head, STRUCTURE, CLASSES, 2.0, None, trained.novelty
+    )
+    twin = retrain(fold, model)
+    if tuned:
+        assert twin is None
+        return
+    X = torch.from_numpy(features.matrix(files, photos, ["whole", "head"], "small", "grid2"))
+    later = replace(BEST, head=replace(BEST.head, seed=3002))
+    assert torch.equal(twin.logits(X), train(study, later).head(X) / 2)
+    assert not torch.allclose(twin.logits(X), model.logits(X), atol=1e-3)

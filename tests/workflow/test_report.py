@@ -14,6 +14,7 @@ FIGURES = {
         "explanation/sheets/*.png",
     ],
     ("4. What it looks at", "Image by image"): ["explanation/panels/*.png"],
+    ("4. What it looks at", "Can it be trusted?"): ["explanation/tests.png"],
 }
 """Pictures under each category of the report."""
 

@@ -12,6 +12,7 @@ FIRST = {
     "audit_data": 1, "write_audit": 1, "search_fold": 3, "train_fold": 3, "permute_fold": 2,
     "evaluate_folds": 1, "draw_evaluation": 1, "compare_fold": 2, "compare_candidates": 1,
     "draw_comparison": 1, "rate_agreement": 1, "rate_ceiling": 1, "explain_shard": 2,
+    "probe_explanations": 1, "judge_explanations": 1,
     "judge_calibration": 1, "draw_calibration": 1, "summarise": 1, "draw_explanation": 1,
     "write_efficiency": 1, "write_documents": 1, "write_report": 1,
 }  # fmt: skip

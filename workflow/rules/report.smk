@@ -40,6 +40,7 @@ rule write_documents:
         audit=rules.write_audit.output.audit,
         quarantine=rules.ingest.output.quarantine,
         checks=rules.summarise.output.checks,
+        tests=rules.judge_explanations.output.found if TESTED else [],
         card=rules.train_fold.output.card.format(fold="final"),
         templates=[
             "workflow/report/methods.md.jinja",
@@ -133,6 +134,11 @@ USAGE = {
     "compare_candidates": [rules.compare_candidates.output.usage],
     "judge_calibration": [rules.judge_calibration.output.usage],
     "explain_shard": expand(rules.explain_shard.output.usage, shard=SHARDS),
+    **(
+        {"probe_explanations": [rules.probe_explanations.output.usage]}
+        if TESTED
+        else {}
+    ),
 }
 
 
@@ -187,6 +193,11 @@ REPORTED = [
     rules.draw_explanation.output.regions,
     rules.draw_explanation.output.sheets,
     rules.draw_explanation.output.panels,
+    *(
+        [rules.judge_explanations.output.html, rules.judge_explanations.output.figure]
+        if TESTED
+        else []
+    ),
     rules.write_documents.output.methods,
     rules.write_documents.output.model_card,
     rules.write_documents.output.data_sheet,

@@ -16,6 +16,7 @@ stated = methods.facts(
     [files.read_yaml(path) for path in source.best],
     **{name: files.read_json(source[name]) for name in found},
     gaps=files.read_json(source.checks)["gaps"],
+    trusted=files.read_json(source.tests) if source.tests else None,
     explored=[files.read_yaml(path) for path in source.transfer],
 )
 n_near_duplicates = len(tables.read(source.near_duplicates))

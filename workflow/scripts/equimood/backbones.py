@@ -17,7 +17,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from timm.models import get_pretrained_cfg, load_state_dict
+from timm.models import get_pretrained_cfg, group_parameters, load_state_dict
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -204,6 +204,14 @@ def tuned(backbone: Backbone, weights: dict[str, Tensor]) -> Backbone:
         ),
     }
     return Backbone(network, card).to(backbone.device)
+
+
+def blocks(network: Network) -> dict[str, int]:
+    """Block of every parameter, counted from the pixels, as timm groups them; empty where it does
+    not say."""
+    if not hasattr(network, "group_matcher"):
+        return {}
+    return dict(group_parameters(network, network.group_matcher(coarse=False), reverse=True))
 
 
 # Poolings

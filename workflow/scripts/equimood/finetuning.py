@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
@@ -136,12 +135,13 @@ def parameter_groups(model: Learner, tried: Tuning) -> list[dict[str, Any]]:
 
 def layers(network: Any) -> dict[str, int]:
     """Block of every parameter, counted from the pixels, as timm groups them."""
-    if not hasattr(network, "group_matcher"):
+    found = backbones.blocks(network)
+    if not found:
         raise UserError(
             "transfer.enabled: timm does not say what the blocks of this architecture are; choose "
             "another backbone, or write false"
         )
-    return dict(group_parameters(network, network.group_matcher(coarse=False), reverse=True))
+    return found
 
 
 class Augmentation(nn.Module):

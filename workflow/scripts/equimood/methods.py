@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from equimood import settings
+from equimood import settings, trust_pages
 from equimood.evaluation import METRICS, with_interval
 from equimood.files import provenance
 from equimood.pages import as_written
@@ -40,6 +40,7 @@ def facts(
     gaps: Mapping[str, Any],
     agreement: Mapping[str, Any],
     ceiling: Mapping[str, Any],
+    trusted: Mapping[str, Any] | None = None,
     explored: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Collect every number and name that the documents of the report state.
@@ -51,6 +52,7 @@ def facts(
     metrics, comparison, calibration, audit, agreement, ceiling : content of the JSON files of these
         names.
     gaps : of checks.json.
+    trusted : content of tests.json, unless explanations were not tested.
     explored : content of transfer's best.yaml of each outer fold, where it was enabled.
     """
     photos = images.drop_duplicates("photo_id")
@@ -160,6 +162,8 @@ def facts(
         "n_explained": gaps["n_images"],
         "median_gap": gaps["median"],
         "share_rough": gaps["share_over_tolerance"],
+        "explained": trust_pages.stated(trusted) if trusted else None,
+        "n_tested": trusted["n_images"] if trusted else 0,
         "python": made["python"],
         "packages": made["packages"],
         "commit": made["commit"],

@@ -2,11 +2,12 @@
 
 import copy
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -22,6 +23,10 @@ NOVELTY = "novelty."  # begins the names of its tensors in weights.safetensors
 
 TUNED = "backbone."
 """How the names of a fine-tuned backbone's weights begin, beside those of the head."""
+
+
+NETWORK = "backbone.network."
+"""How the names of a backbone's weights begin in the state of a model."""
 
 
 class EmotionModel(nn.Module):
@@ -170,6 +175,38 @@ def randomised(model: Any, seed: int) -> Any:
                 drawn = torch.randn(parameter.shape, generator=source)
                 parameter.copy_(drawn * parameter.square().mean().sqrt().cpu())
     return twin
+
+
+def cascade(model: Any, seed: int, n_levels: int) -> Iterator[tuple[float, Any]]:
+    """Yield a model with more and more of it randomised, from the head down to the pixels.
+
+    After the cascading randomisation of Adebayo et al. 2018 (arXiv 1810.03292).
+
+    Parameters
+    ----------
+    n_levels : how many at most, evenly over the backbone's blocks (``backbones.blocks``).
+
+    Yields
+    ------
+    The share of the blocks that is randomised, 0 (the head alone) to 1 (all), and one and the same
+    model, which the next level changes further.
+    """
+    mixed, twin = copy.deepcopy(model), randomised(model, seed)
+    block_of = backbones.blocks(model.backbone.network)
+    n_blocks = max(block_of.values(), default=0) + 1
+    of_module = {name.rpartition(".")[0]: block for name, block in block_of.items()}
+    own, drawn = mixed.state_dict(), twin.state_dict()
+    left = {  # the head is above all blocks; a buffer belongs to the parameters of its module
+        name: block_of.get(inner, of_module.get(inner.rpartition(".")[0], 0))
+        if (inner := name.removeprefix(NETWORK)) != name
+        else n_blocks
+        for name in own
+    }
+    for n_randomised in np.unique(np.linspace(0, n_blocks, n_levels).round().astype(int)):
+        for name in [name for name, block in left.items() if block >= n_blocks - n_randomised]:
+            own[name].copy_(drawn[name])
+            del left[name]
+        yield float(n_randomised / n_blocks), mixed
 
 
 def fingerprint(model: Any) -> str:

@@ -498,6 +498,25 @@ class Explain(Section):
     """Images integrated together; changes speed and memory, not results."""
 
 
+class ExplanationTests(Section):
+    """Tests of the explanations, on a sample of photographs even over classes and horses."""
+
+    n_images: int = Field(24, ge=0)
+    """Photographs of the sample; 0: no tests."""
+    n_steps: int = Field(8, ge=4)
+    """Points of the integral for maps that are only compared with each other: ten a photograph."""
+    alike: Share = 0.7
+    """Rank correlation above which two maps of a photograph count as alike: half of the ranks'
+    variance is common to both."""
+    unlike: Share = 0.3
+    """Rank correlation below which they count as unlike: a tenth is."""
+    noise: Spread = 0.02
+    """Largest change of a pixel (of 0-1) that nobody sees: five grey levels of 256."""
+    max_change: float = Field(0.7, gt=0)
+    """Change of a map under that noise, as a share of its own size, above which it counts as
+    unstable. Two unrelated maps of one size differ by 1.4; this is half of it."""
+
+
 class Figures(Section):
     """What people look at."""
 
@@ -551,6 +570,7 @@ class Settings(Section):
     ethogram: dict[Label, Annotated[list[str], Field(min_length=1)]] = {}
     """Regions, or roll-ups of regions, by which experts expect each class to show:
     `{alarmed: [ears, eyes]}`. How far explanations agree is measured. Empty: nothing expected."""
+    explanation_tests: ExplanationTests = ExplanationTests()
     figures: Figures = Figures()
     predict: Predict = Predict()
 

@@ -185,6 +185,18 @@ REGION_SCORES = _schema(
     missing=_TEXT,  # why it is not visible, of NOT_SEEN
 )
 
+EXPLANATION_TESTS = _schema(
+    photo_id=_TEXT,
+    horse=_TEXT,
+    fold=_TEXT,
+    truth=_TEXT,
+    target=_TEXT,  # the class whose score is explained
+    test=_TEXT,
+    of=_TEXT,  # the map itself, or what it is compared with
+    at=_REAL,  # share of the cells covered or shown, or of the blocks randomised; else null
+    value=_REAL,
+)
+
 
 def level_of(region: str) -> str:
     """Say what kind a region is of, `grid`, `rollup` or `region`; only those of one compare."""

@@ -1,0 +1,291 @@
+"""What the tests of explanations come to: passed, doubtful or failed, with intervals over horses.
+
+A test compares the maps with something that knows nothing of the model, or with a threshold of the
+settings, and is passed where the interval lies beyond it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from equimood import settings
+from equimood.intervals import POSITIVE, interval, stacked
+from equimood.tables import ROLLUPS
+
+Verdict = Literal["passed", "doubtful", "failed", "not judged"]
+ORDER: tuple[Verdict, ...] = ("failed", "doubtful", "passed", "not judged")
+SIGNED = (-1.0, 1.0)
+MOST = 0.5
+"""Share of the images above which a region outside the horse is named on the first page."""
+
+
+@dataclass(frozen=True)
+class About:
+    """A test in words: its title, what is done, what it means if it is passed, and if it is not."""
+
+    title: str
+    how: str
+    passed: str
+    otherwise: str
+
+
+ABOUT = {
+    "deletion": About(
+        "Covering what the map marks",
+        "The photograph is covered cell by cell, by its own blur, what the map marks most first. "
+        "The answer should lose its probability sooner than when cells are covered at random, or "
+        "by how many edges they show.",
+        "What the map marks is what the answer needs.",
+        "Covering what the map marks is not shown to take more from the answer than covering "
+        "anything that catches the eye: do not read the map as the reason of the answer.",
+    ),
+    "insertion": About(
+        "Showing only what the map marks",
+        "A covered photograph is uncovered cell by cell, what the map marks most first. The answer "
+        "should gain its probability sooner than at random, or by edges.",
+        "What the map marks is enough to bring the answer back.",
+        "What the map marks is not shown to bring the answer back sooner than anything that "
+        "catches the eye: the map may miss what the answer also needs.",
+    ),
+    "occlusion": About(
+        "Hiding whole regions",
+        "Each region is hidden, and how far the answer's score falls is compared with the region's "
+        "attribution by rank. Larger regions fall further and hold more: the ranks should agree "
+        "better than with the regions' size.",
+        "Regions with more attribution are those whose hiding changes the answer more.",
+        "A region's attribution is not shown to tell, better than its size, what hiding the region "
+        "does: compare regions by hiding them, too.",
+    ),
+    "randomisation": About(
+        "Forgetting what was learnt",
+        "The network's weights are drawn anew, from the head down to the pixels. The map should "
+        "then be another one.",
+        "The maps come from what the network learnt, not from the picture alone.",
+        "A network that learnt nothing may give much the same map: it shows the picture, not what "
+        "was learnt.",
+    ),
+    "sensitivity": About(
+        "Changes that nobody sees",
+        "Every pixel is changed at random by less than anybody sees. The map should stay as it is.",
+        "Photographs that look the same get the same map.",
+        "A photograph that looks the same may get another map: believe regions over many "
+        "photographs, not single maps.",
+    ),
+    "seeds": About(
+        "Another training",
+        "The head is trained again on the same horses from other random numbers. The map should "
+        "stay as it is.",
+        "A second training marks the same places.",
+        "A second training may mark other places: believe regions over many photographs, not "
+        "single maps.",
+    ),
+    "baseline": About(
+        "Another baseline",
+        "The photograph is compared with another picture of nothing to see. The map should stay as "
+        "it is.",
+        "The maps do not hang on what counts as nothing to see.",
+        "The maps depend on what the photograph is compared with: name the baseline wherever a map "
+        "is shown, and look at both.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """What a test compares: a value per photograph (index photo_id), and where it should lie."""
+
+    name: str
+    values: pd.Series
+    side: Literal["above", "below"]
+    threshold: float = 0.0
+    bounds: tuple[float, float] = SIGNED
+
+
+def judge(
+    probed: pd.DataFrame,
+    tests: settings.ExplanationTests,
+    n_bootstrap: int,
+    confidence: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Judge every test: content of tests.json.
+
+    Parameters
+    ----------
+    probed : ``tables.EXPLANATION_TESTS``.
+    """
+    horses = probed.drop_duplicates("photo_id").set_index("photo_id")["horse"]
+    over = _Over(horses, n_bootstrap, confidence, seed)
+    judged = []
+    for test, compared in _comparisons(probed, tests).items():
+        figures = [over.figure(each) for each in compared]
+        verdict = _verdict(figures)
+        about = ABOUT[test]
+        judged.append({
+            "test": test,
+            "title": about.title,
+            "verdict": verdict,
+            "how": about.how,
+            "means": None if verdict == "not judged"
+            else about.passed if verdict == "passed" else about.otherwise,
+            "compared": figures,
+        })  # fmt: skip
+    cascade = probed[probed["test"] == "randomisation"]
+    return {
+        "n_images": len(horses),
+        "n_horses": int(horses.nunique()),
+        "n_bootstrap": n_bootstrap,
+        "confidence": confidence,
+        "tests": judged,
+        "curves": _curves(probed),
+        "cascade": [
+            {"of": of, "at": at, **over.interval(own.set_index("photo_id")["value"], SIGNED)}
+            for (of, at), own in cascade.groupby(["of", "at"])
+        ],
+    }
+
+
+def _comparisons(
+    probed: pd.DataFrame, tests: settings.ExplanationTests
+) -> dict[str, list[_Comparison]]:
+    of = {key: own.set_index("photo_id")["value"] for key, own in probed.groupby(["test", "of"])}
+    none = pd.Series(dtype=float)
+    found: dict[str, list[_Comparison]] = {}
+    for test, side in (("deletion", -1), ("insertion", 1)):
+        curve = probed[probed["test"] == test].pivot_table("value", ["photo_id", "of"], "at")
+        under = np.trapezoid(curve.to_numpy(float), curve.columns.to_numpy(float), axis=1)
+        area = pd.Series(under, curve.index, float).unstack("of")
+        found[test] = [
+            _Comparison(
+                f"area by the map {words}",
+                side * (area["map"] - area[rival]) if len(area) else none,
+                "above",
+            )
+            for rival, words in (
+                ("random", f"{'less than' if side < 0 else 'beyond'} that at random"),
+                ("edges", f"{'less than' if side < 0 else 'beyond'} that by edges"),
+            )
+        ]
+    hidden, size = (of.get(("occlusion", name), none) for name in ("map", "size"))
+    found["occlusion"] = [
+        _Comparison("rank correlation of attribution and fall", hidden, "above"),
+        _Comparison("the same, beyond that of size and fall", hidden - size, "above"),
+    ]
+    cascade = probed[(probed["test"] == "randomisation") & (probed["at"] == 1)]
+    whole = cascade[cascade["of"] == "map"].set_index("photo_id")["value"]
+    found["randomisation"] = [
+        _Comparison("rank correlation with the map of random weights", whole, "below", tests.unlike)
+    ]
+    found["sensitivity"] = [
+        _Comparison("largest change of the map", of.get(("sensitivity", "map"), none), "below",
+                    tests.max_change, POSITIVE)
+    ]  # fmt: skip
+    found["seeds"] = [
+        _Comparison("rank correlation of the two maps", of.get(("seeds", "map"), none), "above",
+                    tests.alike)
+    ]  # fmt: skip
+    others = [str(name) for test, name in of if test == "baseline"]
+    found["baseline"] = [
+        _Comparison(f"rank correlation with the map against the baseline {other}",
+                    of[("baseline", other)], "above", tests.alike)
+        for other in others
+    ] or [_Comparison("rank correlation of the two maps", none, "above", tests.alike)]  # fmt: skip
+    return found
+
+
+def _verdict(figures: Sequence[Mapping[str, Any]]) -> Verdict:
+    """Judge a test by its comparisons.
+
+    Passed where all intervals lie beyond; failed where one lies on the wrong side, where all
+    photographs of several horses give one wrong value, or where the mean is no better than that of
+    a rival that knows nothing; else doubtful, as all is that one horse shows.
+    """
+    if any(figure["value"] is None for figure in figures):
+        return "not judged"
+    clear, wrong = [], []
+    for figure in figures:
+        sign = 1 if figure["side"] == "above" else -1
+        ends = [figure["low"], figure["high"]]
+        if None in ends:
+            ends = [figure["value"]] * 2
+        beyond = [sign * (end - figure["threshold"]) for end in ends]
+        clear.append(figure["low"] is not None and min(beyond) > 0)
+        wrong.append(figure["n_horses"] > 1 and max(beyond) < 0)
+    first = figures[0]
+    if any(wrong) or (not first["threshold"] and first["value"] <= 0):
+        return "failed"
+    return "passed" if all(clear) else "doubtful"
+
+
+class _Over:
+    """Means over images, with intervals over their horses (n_photos, by photo_id)."""
+
+    def __init__(self, horses: pd.Series, n_bootstrap: int, confidence: float, seed: int):
+        self.horses, self.confidence, self.n_bootstrap = horses, confidence, n_bootstrap
+        self.seed = seed
+
+    def figure(self, of: _Comparison) -> dict[str, Any]:
+        told = {"name": of.name, "side": of.side, "threshold": of.threshold}
+        return told | self.interval(of.values, of.bounds)
+
+    def interval(self, values: pd.Series, bounds: tuple[float, float]) -> dict[str, Any]:
+        values = values.dropna()
+        horses = self.horses.reindex(values.index)
+        told = {"n_images": len(values), "n_horses": int(horses.nunique())}
+        if not len(values):
+            return told | {"value": None, "low": None, "high": None}
+        per_horse = values.groupby(horses).agg(["size", "sum"]).to_numpy(float)
+        n = len(per_horse)
+        rng = np.random.default_rng(self.seed)
+        draws = rng.multinomial(n, np.full(n, 1 / n), self.n_bootstrap)
+        counts, sums = (stacked(draws) @ per_horse).T
+        mean = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+        low, high = interval(mean, self.n_bootstrap, self.confidence, bounds) or (None, None)
+        return told | {"value": float(mean[0]), "low": low, "high": high}
+
+
+def _curves(probed: pd.DataFrame) -> list[dict[str, Any]]:
+    """Mean curves of deletion and insertion: test, of, at, value, one entry per point."""
+    curves = probed[probed["test"].isin(["deletion", "insertion"])]
+    mean = curves.groupby(["test", "of", "at"])[["value"]].mean().reset_index()
+    return [{str(key): value for key, value in row.items()} for row in mean.to_dict("records")]
+
+
+# ------------------------------------------------------------------------------- outside the horse
+
+
+def most_enriched(summary: pd.DataFrame) -> list[dict[str, Any]]:
+    """Say for each class which region is most often the most enriched, and which outside the horse.
+
+    Parameters
+    ----------
+    summary : summary.csv of :func:`region_statistics.summarise`.
+
+    Returns
+    -------
+    Per view and explained class: ``region`` with the largest ``share`` of the class's images in
+    which it is the most enriched of all regions; ``outside``, that region of those that are no
+    part of the horse (tack, human, object, background) and its ``outside_share``; ``named``,
+    whether that is the case in most images.
+    """
+    own = summary[(summary["model"] == "trained") & ~summary["region"].isin(list(ROLLUPS))]
+    found = []
+    for (view, target), rows in own.groupby(["view", "target"], sort=True):
+        # Of an image in which a region is not seen, another one is the most enriched.
+        n_images = int(rows["n_images"].max())
+        shares = (rows["top_rate"] * rows["n_images"] / n_images).set_axis(rows["region"])
+        outside = shares[shares.index.isin(ROLLUPS["context"]) & (shares > 0)]
+        found.append({
+            "view": view,
+            "target": target,
+            "n_images": n_images,
+            "region": shares.idxmax(),
+            "share": float(shares.max()),
+            "outside": outside.idxmax() if len(outside) else None,
+            "outside_share": float(outside.max()) if len(outside) else 0.0,
+            "named": bool(len(outside) and outside.max() > MOST),
+        })  # fmt: skip
+    return found

@@ -1,0 +1,46 @@
+"""Test explanations of a sample of photographs, each with the model that never saw its horse."""
+
+from pathlib import Path
+
+from equimood import (
+    attribution,
+    cluster,
+    devices,
+    features,
+    files,
+    labels,
+    logs,
+    models,
+    probing,
+    tables,
+    usage,
+)
+from equimood.settings import Explain, ExplanationTests
+
+logs.start(snakemake.log[0])
+usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
+cluster.end_in_time()
+devices.use_threads(snakemake.threads)
+devices.deterministic(snakemake.params.seed)
+params, given, device = snakemake.params, snakemake.input, devices.choose()
+tests, seed, classes = ExplanationTests(**params.tests), params.seed, params.classes
+explain = Explain(**params.explain, batch_size=snakemake.resources.batch_size)
+images, regions = tables.read(given.images), tables.read(given.regions)
+predictions = tables.concatenated(given.predictions)
+cards, bests = ([Path(path) for path in paths] for paths in (given.cards, given.best))
+folders = {card.parent.name: card.parent for card in cards}
+found = probing.probe(
+    probing.sample(images, predictions, explain, tests.n_images, seed),
+    lambda fold: models.load_with(folders[fold], given.backbones, device),
+    probing.retrainer(
+        cards, bests, tables.read(given.splits), photos=features.photos(images, params.views),
+        feature_files=given.features, n_seeds=params.n_seeds, classes=classes, **params.optimiser,
+        seed=seed, record=files.new_record(params.record),
+        shares=labels.read_shares(given.ratings, classes),
+    ),
+    None if regions.empty else regions,
+    explain, tests, params.images_dir, device=device, seed=seed,
+    mean=attribution.mean_colour(images, params.images_dir, seed),
+    progress=logs.progress("explanations tested"),
+)  # fmt: skip
+tables.write(found, snakemake.output.tests, tables.EXPLANATION_TESTS)
