@@ -104,6 +104,7 @@ rule compare:
 rule explain:
     input:
         rules.summarise.output,
+        rules.write_gallery.output,
 
 
 rule report:

@@ -133,6 +133,7 @@ USAGE = {
     "compare_candidates": [rules.compare_candidates.output.usage],
     "judge_calibration": [rules.judge_calibration.output.usage],
     "explain_shard": expand(rules.explain_shard.output.usage, shard=SHARDS),
+    "write_gallery": [rules.write_gallery.output.usage],
 }
 
 
@@ -183,8 +184,10 @@ REPORTED = [
     ),
     rules.summarise.output.summary,
     rules.draw_explanation.output.regions,
+    rules.draw_explanation.output.mean_maps,
     rules.draw_explanation.output.sheets,
     rules.draw_explanation.output.panels,
+    rules.write_gallery.output.gallery,
     rules.write_documents.output.methods,
     rules.write_documents.output.model_card,
     rules.write_documents.output.data_sheet,

@@ -1,0 +1,163 @@
+"""How fast a gallery opens, scrolls and filters, and how large explanations are.
+
+    PYTHONPATH=workflow/scripts python benchmarks/gallery.py page [--photographs 10000] ...
+    PYTHONPATH=workflow/scripts python benchmarks/gallery.py maps [--images 1000]
+
+``page``: a gallery of made-up photographs of two views, in headless Chromium, opened from the disk.
+Pictures are 32 different files under all names (links), each 320 x 256 px. ``maps``: the bytes of a
+real shard of maps, as Equimood writes it, and what a million images take.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from equimood import attribution, gallery, overlays, panels, tables
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+PAGE = Path("workflow/report/gallery").resolve()
+CLASSES = ["neutral", "annoyed", "relaxed", "alarmed"]
+GIB = 2**30
+SCROLL = """async () => {
+    const grid = document.getElementById("grid"), times = [];
+    for (let step = 0; step < 120; step += 1) {
+        const began = performance.now();
+        grid.scrollTop += 400;
+        await new Promise(requestAnimationFrame);
+        times.push(performance.now() - began);
+    }
+    return times;
+}"""
+CHANGE = """([id, value]) => {
+    const part = document.getElementById(id), began = performance.now();
+    part.value = value;
+    part.dispatchEvent(new Event("input"));
+    document.getElementById("grid").getBoundingClientRect();  // laid out
+    return performance.now() - began;
+}"""
+
+
+def main() -> None:
+    """Run one of the measurements in a folder that is removed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["page", "maps"])
+    parser.add_argument("--photographs", type=int, nargs="+", default=[1000, 10_000, 50_000])
+    parser.add_argument("--images", type=int, default=1000)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        if asked.what == "maps":
+            maps(Path(folder), asked.images)
+            return
+        for n in asked.photographs:
+            page(Path(folder, str(n)), n)
+
+
+def page(folder: Path, n: int) -> None:
+    """Print times of a gallery of ``n`` photographs in Chromium at 1280 x 720."""
+    draw(folder, n)
+    size = (folder / "data.js").stat().st_size / 1e6
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        window = browser.new_page(viewport={"width": 1280, "height": 720})
+        opened, painted, shown = [], [], []
+        for _ in range(5):
+            began = time.perf_counter()
+            window.goto((folder / "index.html").as_uri())
+            opened.append(1000 * (time.perf_counter() - began))
+            at = window.evaluate("performance.getEntriesByType('paint').map(e => e.startTime)")
+            painted.append(max(at))
+            shown.append(
+                window.evaluate("performance.getEntriesByName('gallery-shown')[0].startTime")
+            )
+        frames = window.evaluate(SCROLL)
+        steps = [["predicted", "1"], ["text", "horse 01"], ["sort", "error"], ["text", ""]]
+        changes = [window.evaluate(CHANGE, step) for step in steps]
+        nodes = window.evaluate("document.getElementsByTagName('*').length")
+        heap = window.evaluate("performance.memory.usedJSHeapSize") / 1e6
+        browser.close()
+    opening = " / ".join(f"{statistics.median(ms):.0f}" for ms in (painted, shown, opened))
+    scrolling = f"{statistics.median(frames):.0f} / {np.percentile(frames, 95):.0f}"
+    changing = " / ".join(f"{change:.0f}" for change in changes)
+    print(
+        f"{n:6} photographs: data {size:.1f} MB, {nodes} nodes, heap {heap:.0f} MB; ms: first "
+        f"paint / tiles / loaded {opening}; scroll step median / 95 % {scrolling}; filter by "
+        f"emotion / text, sort, all {changing}",
+        flush=True,
+    )
+
+
+def draw(folder: Path, n: int) -> None:
+    """Write a gallery of made-up photographs."""
+    rng = np.random.default_rng(1)
+    pictures, maps_ = folder / "pictures", folder / "maps"
+    for name in (pictures, maps_):
+        name.mkdir(parents=True)
+    palette = gallery._palette("PuOr")
+    for i in range(32):
+        noise = rng.integers(0, 255, (16, 20, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+        Image.fromarray(noise).save(pictures / f"{i}.jpg", quality=gallery.QUALITY)
+        levels = np.rint(127 * (1 + overlays.strength(rng.normal(size=(56, 56))))).astype(np.uint8)
+        drawn = Image.frombytes("P", (56, 56), levels.tobytes())
+        drawn.putpalette(palette["colours"])
+        drawn.save(maps_ / f"{i}.png", transparency=palette["opacity"])
+
+    def entry(i: int) -> dict:
+        p = rng.dirichlet(np.ones(len(CLASSES)))
+        views = []
+        for view in ("whole", "head"):
+            image = f"{i:08x}{view}"
+            (pictures / f"{image}.jpg").symlink_to(f"{i % 32}.jpg")
+            (maps_ / f"{image}.png").symlink_to(f"{i % 32}.png")
+            scores = [
+                [name, *(gallery._rounded(x) for x in rng.gamma(1, 1, 3))] for name in panels.ROWS
+            ]
+            views.append({
+                "view": view, "image": image, "size": [320, 256], "place": [0, 0, 1, 1],
+                "regions": scores,
+            })  # fmt: skip
+        return {
+            "id": f"{i:032x}", "path": f"horse{i % 200:03d}/session{i % 7}/{i:06d}.jpg",
+            "horse": f"Horse {i % 200:03d}", "session": f"session{i % 7}",
+            "truth": int(rng.integers(4)), "predicted": int(p.argmax()), "target": int(p.argmax()),
+            "sure": bool(p.max() > 0.5), "unlike": i % 50 == 0,
+            "p": [gallery._rounded(x) for x in p], "gap": gallery._rounded(rng.gamma(1, 0.02)),
+            "steps": 32, "views": views,
+        }  # fmt: skip
+
+    about = gallery._about("benchmark", CLASSES, 0.05, "PuOr", n)
+    gallery.write_data(folder / "data.js", about, map(entry, range(n)))
+    for part in PAGE.iterdir():
+        (folder / part.name).write_bytes(part.read_bytes())
+
+
+def maps(folder: Path, n: int) -> None:
+    """Print bytes of a shard of ``n`` random maps (which do not compress) at 56 and 224 px."""
+    rng = np.random.default_rng(1)
+    for side in (56, 224):
+        part = {
+            "maps": rng.uniform(-1, 1, (n, side, side)).astype(np.float16),
+            "scale": np.ones(n, np.float32),
+            "image_id": tables.pack_ids(f"{i:032x}" for i in range(n)),
+            "target": np.zeros(n, np.int64),
+            "gap": np.zeros(n, np.float32),
+        }
+        part |= {
+            name: np.zeros(n, np.int32) for name in attribution.MAP_TENSORS if name not in part
+        }
+        path = folder / f"{side}.safetensors"
+        attribution._write_maps([part], path, {"classes": CLASSES})
+        size = path.stat().st_size
+        print(
+            f"{side} px: {n} images {size / 1e6:.2f} MB, {size / n:.0f} bytes an image, a million "
+            f"{size / n * 1e6 / GIB:.2f} GiB"
+        )
+
+
+if __name__ == "__main__":
+    main()
