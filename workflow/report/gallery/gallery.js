@@ -3,6 +3,7 @@
 (() => {
   const { study, classes, tolerance, scale, n_explained: explained, photos } = window.gallery;
   const $ = (id) => document.getElementById(id);
+  const rem = () => parseFloat(getComputedStyle(document.documentElement).fontSize);
   const grid = $("grid"), panel = $("panel");
   const against = scale[1], speaksFor = scale[scale.length - 2];
 
@@ -28,7 +29,7 @@
     lang: navigator.language.startsWith("fr") ? "fr" : "en",
     text: "", predicted: "", truth: "", outcome: "", horse: "", region: "", gap: "",
     from: "0", to: "100", sort: "confidence", turned: "",
-    view: views.at(-1) ?? "", strength: "100", map: "", size: "200", photo: "",
+    view: views.at(-1) ?? "", strength: "80", map: "", size: "200", photo: "",
   };
   const FILTERS = ["text", "predicted", "truth", "outcome", "horse", "region", "gap", "from", "to"];
   const state = { ...DEFAULTS };
@@ -132,7 +133,6 @@
     $("turn").textContent = descending ? "↓" : "↑";
     $("turn").setAttribute("aria-pressed", Boolean(state.turned));
     label($("turn"), say(descending ? "descending" : "ascending"));
-    document.body.classList.toggle("mapped", !state.map && state.strength > 0);
     document.documentElement.style.setProperty("--strength", state.map ? 0 : state.strength / 100);
   }
 
@@ -190,10 +190,9 @@
   const tiles = new Map();
 
   function layOut() {
-    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
-    columns = Math.max(1, Math.floor(grid.clientWidth / (state.size * rem / 16)));
+    columns = Math.max(1, Math.floor(grid.clientWidth / (state.size * rem() / 16)));
     tile.width = Math.floor(grid.clientWidth / columns);
-    tile.height = Math.round(0.8 * tile.width + 3.2 * rem);
+    tile.height = Math.round(0.8 * tile.width + 3.2 * rem());
     $("tall").style.height = `${Math.ceil(found.length / columns) * tile.height}px`;
     for (const node of tiles.values()) node.remove();
     tiles.clear();
@@ -229,7 +228,7 @@
     const dot = make("i", { className: "dot" });
     dot.style.background = color;
     const button = make("button", { type: "button" },
-      frame(photo, shown(photo), tile.width - 24, tile.height - 3.6 * parseFloat(getComputedStyle(grid).fontSize) - 20),
+      frame(photo, shown(photo), tile.width - 24, tile.height - 3.6 * rem() - 20),
       make("span", { className: "caption" },
         make("span", { className: "horse" }, photo.horse),
         make("span", {}, dot, `${about.predicted} ${about.confidence} `, make("b", { className: photo.outcome }, mark))));
@@ -250,7 +249,7 @@
   /** A picture with its map where the model saw it, as large as fits. */
   function frame(photo, view, width, height, mapped = true) {
     const [w, h] = view.size, times = Math.min(width / w, height / h);
-    const part = make("div", { className: "frame" },
+    const part = make("div", { className: mapped ? "frame mapped" : "frame" },
       make("img", { className: "picture", src: `pictures/${view.image}.jpg`, alt: say("photograph", of(photo)), decoding: "async" }));
     part.style.width = `${w * times}px`;
     part.style.height = `${h * times}px`;
@@ -290,7 +289,7 @@
     $("verdict").className = photo.outcome;
     const several = photo.views.length > 1;
     // two pictures and their bars beside each other, the views below each other
-    const width = Math.min(0.96 * innerWidth, 90 * 16) * (innerWidth > 960 ? 0.25 : 0.8);
+    const width = Math.min(0.96 * innerWidth, 90 * rem()) * (innerWidth > 960 ? 0.25 : 0.8);
     const height = several ? Math.max(180, 0.3 * innerHeight) : 0.6 * innerHeight;
     $("explained").replaceChildren(
       make("div", {}, ...photo.views.map((view) => drawView(photo, view, several, width, height))),
@@ -307,7 +306,6 @@
     const saw = figure(several ? say("saw_view", { view: named(view.view) }) : say("saw"), false);
     const speaks = figure(say("speaks", about), true);
     speaks.querySelector(".picture").alt = say("map", about);
-    speaks.lastChild.classList.add("mapped");
     const lies = make("div", {}, make("h3", {}, say("lies")));
     if (view.regions.length) {
       const largest = Math.max(1.6, ...view.regions.map((row) => row[1]));
@@ -343,7 +341,7 @@
   function drawSide(photo) {
     const right = photo.predicted === photo.truth ? "var(--right)" : "var(--wrong)";
     const sure = bars(classes.map(({ name }, i) => ({
-      name: i === photo.truth ? `${name} (${say("annotated_mark")})` : name, bold: i === photo.truth,
+      name, bold: i === photo.truth,
       length: photo.p[i], value: percent.format(photo.p[i]), color: i === photo.predicted ? right : "",
     })));
     const rough = photo.gap === null || photo.gap > tolerance;
@@ -355,7 +353,8 @@
       [say("steps"), photo.steps],
       [say("error"), percent.format(photo.error)],
     ].filter(([, value]) => value !== null);
-    return make("div", { className: "side" }, make("h3", {}, say("how_sure")), sure, make("h3", {}, say("facts")),
+    return make("div", { className: "side" }, make("h3", {}, say("how_sure")), sure,
+      make("p", { className: "note" }, say("bold")), make("h3", {}, say("facts")),
       make("dl", {}, ...facts.flatMap(([key, value]) => [make("dt", {}, key), make("dd", {}, String(value))])));
   }
 

@@ -58,8 +58,7 @@ window.words = {
     photograph: "Photograph of {horse}",
     map: "Map: what speaks for {target}",
     tile: "{horse}: predicted {predicted}, {confidence}, {outcome}",
-    annotated: "annotated {truth}",
-    annotated_mark: "annotated",
+    bold: "Bold: annotated.",
     how: "How to read it, and keys",
     explanation: [
       "Each photograph is explained by the model that never saw its horse. Warm colours speak for the predicted emotion, cold ones against it; the colours of one map do not compare with another’s.",
@@ -128,8 +127,7 @@ window.words = {
     photograph: "Photographie de {horse}",
     map: "Carte : ce qui parle pour {target}",
     tile: "{horse} : prédiction {predicted}, {confidence}, {outcome}",
-    annotated: "annotation : {truth}",
-    annotated_mark: "annotation",
+    bold: "En gras : l’annotation.",
     how: "Comment lire, et touches",
     explanation: [
       "Chaque photographie est expliquée par le modèle qui n’a jamais vu ce cheval. Les couleurs chaudes parlent pour l’émotion prédite, les froides contre elle ; les couleurs d’une carte ne se comparent pas à celles d’une autre.",

@@ -87,7 +87,7 @@ _METADATA = {
     "pdf": {"CreationDate": None},
     "jpg": None,
 }
-_JPEG = {"quality": 90, "subsampling": 0}  # letters stay sharp
+_JPEG = {"quality": 85, "subsampling": 1}  # letters stay sharp
 
 
 def save(figure: Figure, stem: str | Path, formats: Iterable[str]) -> list[Path]:

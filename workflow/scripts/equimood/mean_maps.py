@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from equimood import attribution, images, overlays, tables
 from equimood.examples import Known
-from equimood.figures import GREY, INK, blank
+from equimood.figures import GREY, INK, PALE, blank
 from equimood.panels import counted
 from equimood.tables import BOX, read_points
 
@@ -32,8 +32,6 @@ Array = NDArray[np.float64]
 LANDMARKS = ["ear_left", "ear_right", "eye_left", "eye_right", "nostril_left", "nostril_right",
              "mouth_corner"]  # fmt: skip
 """Regions whose centres lay a face on the mean face."""
-OUTLINED = [*LANDMARKS, "brow", "cheek", "forehead", "upper_lip", "lower_lip_chin"]
-"""Regions whose mean place is drawn."""
 FEWEST = 3
 """Visible landmarks that a face needs."""
 MOST_FACES = 2000
@@ -44,6 +42,8 @@ REACH = 1.6
 """Side of the square, in lengths of the mean face: what lies about the face is shown, too."""
 MOST_KINDS = 2
 """Mean faces, at most: where a photograph shows one side alone, one of each side."""
+APART = SIDE / 16
+"""Pixels between left and right from which on both are named."""
 BLOCK = 256
 """Maps in memory together."""
 
@@ -55,7 +55,7 @@ class Face:
     Attributes
     ----------
     landmarks : (len(LANDMARKS), 2), NaN where nobody shows it.
-    regions : mean x, y, width, height of each of OUTLINED that is shown.
+    regions : mean x, y, width, height of each of LANDMARKS that is shown.
     """
 
     landmarks: Array
@@ -192,7 +192,7 @@ def places(regions: pd.DataFrame) -> dict[tuple[str, str], dict[str, Array]]:
     ----------
     regions : ``tables.GIVEN_REGIONS``. Boxes and points are used; masks are not.
     """
-    known = regions["region"].isin(OUTLINED) & (regions["kind"] != "mask")
+    known = regions["region"].isin(LANDMARKS) & (regions["kind"] != "mask")
     shown = regions[regions["visible"] & known]
     found: dict[tuple[str, str], dict[str, list[Array]]] = {}
     row: Any
@@ -246,7 +246,7 @@ def _outlines(
         for name, place in own.items():
             moved_place = np.concatenate([moved(affine, place[:2]), scale * place[2:]])
             laid.setdefault(name, []).append(moved_place)
-    return {name: np.mean(laid[name], axis=0) for name in OUTLINED if name in laid}
+    return {name: np.mean(laid[name], axis=0) for name in LANDMARKS if name in laid}
 
 
 def lay(map_: np.ndarray, to_cells: Array) -> tuple[np.ndarray, np.ndarray]:
@@ -313,7 +313,7 @@ def gather(known: Known, regions: str | Path, seed: int) -> dict[str, list[MeanM
 
 
 def _read(regions: str | Path, paths: pd.Series) -> pd.DataFrame:
-    own = [("image", "in", paths.unique().tolist()), ("region", "in", OUTLINED)]
+    own = [("image", "in", paths.unique().tolist()), ("region", "in", LANDMARKS)]
     return tables.read(regions, filters=own)
 
 
@@ -325,36 +325,60 @@ def draw(
 ) -> Figure:
     """Draw the mean maps of a view: a column per class, a row per mean face."""
     shown = [maps for maps in on_faces if maps.sums]
-    means = [[maps.mean(label) for label in classes] for maps in shown]
-    full = max((float(np.nanmax(np.abs(each))) for row in means for each in row), default=0)
     columns, tile_in = len(classes), 2.1
-    figure = blank(max(4.6, tile_in * columns), (tile_in + 0.45) * len(shown) + 0.9)
+    figure = blank(max(4.6, tile_in * columns), (tile_in + 0.55) * len(shown) + 0.75)
     figure.suptitle(
         f"What the model looks at on the mean face, view {overlays.short(view, 30)}",
         x=0.01, ha="left", fontsize=11.5, fontweight="bold",
     )  # fmt: skip
-    grid = figure.add_gridspec(len(shown) + 1, columns, height_ratios=[*([1] * len(shown)), 0.06])
+    grid = figure.add_gridspec(len(shown) + 1, columns, height_ratios=[*([1] * len(shown)), 0.05])
     for row, maps in enumerate(shown):
-        for column, (label, mean) in enumerate(zip(classes, means[row], strict=True)):
+        for column, label in enumerate(classes):
             axes = figure.add_subplot(grid[row, column])
-            _draw_face(axes, maps, mean, full, colormap)
+            peak = _draw_face(axes, maps.mean(label), colormap)
+            _outline(axes, maps.face)
             n_images, n_horses = maps.counts(label)
             axes.set_title(overlays.short(label, 22))
-            axes.set_xlabel(
-                f"{counted(n_images, 'photograph')}, {counted(n_horses, 'horse')}", fontsize=7.5,
-                color=GREY,
-            )  # fmt: skip
-    bar = overlays.colour_bar(figure, figure.add_subplot(grid[-1, :]), colormap)
-    ends = (f"against\n{-full:.2g}", "0", f"for\n{full:.2g}")
-    bar.set_ticks([-1, 0, 1], labels=ends, fontsize=7.5)
+            about = f"{counted(n_images, 'photograph')}, {counted(n_horses, 'horse')}"
+            about += f"\nfull colour: {peak:.2g} × an even spread" if n_images else ""
+            axes.set_xlabel(about, fontsize=7.5, color=GREY)
+    overlays.colour_bar(figure, figure.add_subplot(grid[-1, :]), colormap)
     return figure
 
 
-def _draw_face(axes: Axes, maps: MeanMaps, mean: Array, full: float, colormap: str) -> None:
-    strength = np.nan_to_num(mean) / full if full else np.zeros_like(mean)
+def _draw_face(axes: Axes, mean: Array, colormap: str) -> float:
+    """Draw a mean map; return what has the full colour."""
+    known = np.abs(mean[~np.isnan(mean)])
+    full = float(np.percentile(known, overlays.FULL_STRENGTH)) if known.size else 0.0
+    strength = np.clip(np.nan_to_num(mean) / full, -1, 1) if full else np.zeros_like(mean)
     rgba = overlays.tint(strength, colormap)
     axes.imshow(rgba, extent=(0, SIDE, SIDE, 0), interpolation="bilinear", zorder=1)
-    for x, y, width, height in maps.face.regions.values():
-        axes.add_patch(Ellipse((x, y), width, height, fill=False, edgecolor=INK, linewidth=0.8))
     axes.set(xlim=(0, SIDE), ylim=(SIDE, 0), xticks=[], yticks=[], aspect="equal")
-    axes.spines[:].set_visible(False)
+    axes.spines[:].set_color(PALE)
+    axes.spines[:].set_visible(True)
+    return full
+
+
+def _outline(axes: Axes, face: Face) -> None:
+    """Draw where the parts of the face lie, and name them: apart where left and right are."""
+    for x, y, width, height in face.regions.values():
+        axes.add_patch(Ellipse((x, y), width, height, fill=False, edgecolor=INK, linewidth=0.7))
+    for part in ("ear", "eye", "nostril", "mouth"):
+        own = [(name, place) for name, place in face.regions.items() if name.startswith(part)]
+        if not own:
+            continue
+        middle = np.mean([place[:2] for _, place in own], axis=0)
+        apart = np.ptp([place[0] for _, place in own]) > APART
+        edges = max(place[0] + place[2] / 2 for _, place in own), middle[1]
+        named = [(part, edges, True)]
+        if apart:
+            named = [
+                (name, (x + width / 2 * (1 if x > middle[0] else -1), y), x > middle[0])
+                for name, (x, y, width, _) in own
+            ]
+        for name, at, right in named:
+            axes.annotate(
+                " ".join(reversed(name.removesuffix("_corner").split("_"))), at,
+                xytext=(2 if right else -2, 0), textcoords="offset points",
+                ha="left" if right else "right", va="center", fontsize=6.5, color=INK, zorder=3,
+            )  # fmt: skip
