@@ -32,7 +32,7 @@ def explained(study, monkeypatch):  # noqa: F811
         made[name] = backbones.load(Path(name), CPU)
     for k, label in enumerate(CLASSES):
         predictions[f"p_{label}"] = np.where(predictions["predicted"] == label, 0.6, 0.2) - k / 50
-    predictions = predictions.assign(threshold=0.5, novelty=0.9)
+    predictions = predictions.assign(threshold=0.5, novelty=0.9, session=None)
     models = {
         fold: TinyModel(made[structure["backbone"]], 1, structure["views"])
         for fold, structure in STRUCTURES.items()

@@ -166,6 +166,7 @@ rule draw_explanation:
         "../scripts/draw_explanation.py"
 
 
+# Not local: pictures of 12 megapixels take a tenth of a second each.
 rule write_gallery:
     input:
         **EXPLAINED,
@@ -183,7 +184,6 @@ rule write_gallery:
             subcategory="Image by image",
             labels={"figure": "Gallery: every photograph with its map"},
         ),
-        usage=f"{RESULTS}/usage/write_gallery.json",
     log:
         f"{RESULTS}/logs/write_gallery.log",
     benchmark:

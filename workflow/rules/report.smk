@@ -133,7 +133,6 @@ USAGE = {
     "compare_candidates": [rules.compare_candidates.output.usage],
     "judge_calibration": [rules.judge_calibration.output.usage],
     "explain_shard": expand(rules.explain_shard.output.usage, shard=SHARDS),
-    "write_gallery": [rules.write_gallery.output.usage],
 }
 
 

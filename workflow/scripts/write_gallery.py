@@ -1,9 +1,8 @@
 """Write the gallery of explained photographs, to open from the disk."""
 
-from equimood import devices, examples, gallery, logs, usage
+from equimood import devices, examples, gallery, logs
 
 logs.start(snakemake.log[0])
-usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
 devices.use_threads(1)  # torch's own: pictures are cut side by side instead
 params, given = snakemake.params, snakemake.input
 known = examples.read(

@@ -33,7 +33,7 @@
   };
   const FILTERS = ["text", "predicted", "truth", "outcome", "horse", "region", "gap", "from", "to"];
   const state = { ...DEFAULTS };
-  let found = [], current = 0, columns = 1, tile = { width: 1, height: 1 };
+  let found = [], current = 0, opened = 0, columns = 1, tile = { width: 1, height: 1 };
 
   /** What is chosen stands in the address: a bookmark opens it again. */
   function remember() {
@@ -280,7 +280,7 @@
 
   function open(i) {
     const photo = found[i], about = of(photo);
-    current = i;
+    opened = i;
     state.photo = photo.id;
     remember();
     $("heading").textContent = photo.horse;
@@ -361,7 +361,7 @@
   function closed() {
     state.photo = "";
     remember();
-    go(current);
+    go(opened);
   }
 
   // ------------------------------------------------------------------------------------ events
@@ -377,8 +377,8 @@
     refresh();
   });
   for (const button of $("languages").children) button.addEventListener("click", () => change("lang", button.value));
-  $("previous").addEventListener("click", () => open(current - 1));
-  $("next").addEventListener("click", () => open(current + 1));
+  $("previous").addEventListener("click", () => open(opened - 1));
+  $("next").addEventListener("click", () => open(opened + 1));
   $("close").addEventListener("click", () => panel.close());
   panel.addEventListener("close", closed);
   panel.addEventListener("click", (event) => { if (event.target === panel) panel.close(); });
