@@ -292,7 +292,7 @@
     const width = Math.min(0.96 * innerWidth, 90 * rem()) * (innerWidth > 960 ? 0.25 : 0.8);
     const height = several ? Math.max(180, 0.3 * innerHeight) : 0.6 * innerHeight;
     $("explained").replaceChildren(
-      make("div", {}, ...photo.views.map((view) => drawView(photo, view, several, width, height))),
+      make("div", { className: "views" }, ...photo.views.map((view) => drawView(photo, view, several, width, height))),
       drawSide(photo));
     if (!panel.open) panel.showModal();
     panel.scrollTop = 0;
