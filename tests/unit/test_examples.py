@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -84,6 +85,22 @@ def test_what_has_no_map_or_no_prediction_is_left_out(explained):
     known = replace(known, predictions=few, structures=structures)
     found = list(examples.gather([*PHOTOS, hex_id("unknown")], known))
     assert [example.answer["path"] for example in found] == ["p1.jpg", "p2.jpg"]
+
+
+def test_the_steps_that_a_map_took_are_shown_where_they_are_known(explained, monkeypatch):
+    known, _ = explained
+    read = attribution.read_maps
+
+    def with_steps(path, image_ids=None):
+        part = read(path, image_ids)
+        return SimpleNamespace(**vars(part), steps=np.arange(len(part.gap)) + 16)
+
+    (before,) = examples.gather([PHOTOS[0]], known)
+    monkeypatch.setattr(attribution, "read_maps", with_steps)
+    (after,) = examples.gather([PHOTOS[0]], known)
+    assert before.views[0].steps is None and after.views[0].steps == 16
+    assert "16 gradients" in words(after.panel(CLASSES, 0.05, "PuOr"))
+    assert "gradients" not in words(before.panel(CLASSES, 0.05, "PuOr"))
 
 
 def test_a_contact_sheet_names_horse_and_answer_of_each_photograph(explained, tmp_path):

@@ -128,6 +128,15 @@ def test_a_panel_says_horse_truth_prediction_gap_and_regions():
     assert "rough" not in words(panel(tolerance=0.3))
 
 
+def test_regions_of_a_study_s_own_are_drawn_the_most_enriched_first():
+    names = ["ears", "eye_left", "background", *(f"cell_{i}" for i in range(20))]
+    scores = pd.DataFrame({"region": names, "enrichment": [1, 9, 2, *range(20)]}, dtype=object)
+    scores["enrichment"] = scores["enrichment"].astype(float)
+    shown = panels.drawn_regions(scores).index.tolist()
+    assert shown[:2] == ["ears", "background"]  # the ethogram's, in its order; roll-ups alone
+    assert shown[2:] == [f"cell_{i}" for i in range(19, 19 - panels.MOST_CELLS, -1)]
+
+
 def test_text_from_tables_is_drawn_as_it_stands(tmp_path):
     figure = panel(horse=r"$\frac{1}$ <b>", path="a$b_c$.jpg", truth=r"\$x_y^", target="$")
     figures.save(figure, tmp_path / "panel", ["png", "svg"])

@@ -30,7 +30,7 @@ MAP_PX = 56
 """Side of a map, at most: more would not be seen over such a picture."""
 QUALITY = 82
 """Of the JPEGs."""
-BLOCK = 64
+BLOCK = 128
 """Photographs whose maps and scores are in a thread's memory together."""
 _LEVELS = np.linspace(-1, 1, 255)  # strengths that a map tells apart; the middle one is 0
 
@@ -66,7 +66,9 @@ def write(
     folder = Path(folder)
     for name in ("pictures", "maps"):
         (folder / name).mkdir(parents=True)
+    n_explained = len(known.predictions)
     chosen = sorted(attribution.choose(known.predictions, n, seed))
+    known = known.of(chosen)
     blocks = [chosen[i : i + BLOCK] for i in range(0, len(chosen), BLOCK)]
     palette = _palette(colormap)
 
@@ -82,7 +84,7 @@ def write(
         drawn: Iterator[Any] = (e for entries in threads.map(draw, blocks) for e in entries)
         if progress:
             drawn = _counted(drawn, len(chosen), progress)
-        about = _about(study, classes, tolerance, colormap, len(known.predictions))
+        about = _about(study, classes, tolerance, colormap, n_explained)
         n_shown = write_data(folder / "data.js", about, drawn)
     for part in sorted(map(Path, page), key=lambda path: path.name == "index.html"):
         shutil.copyfile(part, folder / part.name)

@@ -35,7 +35,9 @@ LANDMARKS = ["ear_left", "ear_right", "eye_left", "eye_right", "nostril_left", "
 FEWEST = 3
 """Visible landmarks that a face needs."""
 MOST_FACES = 2000
-"""Faces from which the mean face is made, drawn evenly over the classes."""
+"""Photographs from which the mean face is made, drawn evenly over the classes."""
+MOST_MAPS = 20_000
+"""Photographs whose maps are laid on it, drawn evenly over the classes: more change no colour."""
 SIDE = 64
 """Of the mean face's square, in pixels."""
 REACH = 1.6
@@ -274,6 +276,7 @@ def gather(known: Known, regions: str | Path, seed: int) -> dict[str, list[MeanM
     ----------
     regions : file of ``tables.GIVEN_REGIONS``.
     """
+    known = known.of(attribution.choose(known.predictions, MOST_MAPS, seed))
     predictions = known.predictions
     drawn = attribution.choose(predictions, MOST_FACES, seed)
     sample = predictions[predictions["photo_id"].isin(drawn)].sort_values("photo_id")
@@ -286,7 +289,7 @@ def gather(known: Known, regions: str | Path, seed: int) -> dict[str, list[MeanM
     folds = dict(zip(predictions["photo_id"], predictions["fold"], strict=True))
     rows = known.catalogue.set_index("image_id")
     for path in known.maps:
-        here = rows.loc[attribution.image_ids(path)]
+        here = rows.loc[[name for name in attribution.image_ids(path) if name in rows.index]]
         where = places(_read(regions, here["path"]))
         for start in range(0, len(here), BLOCK):
             ids = here.index[start : start + BLOCK].tolist()
