@@ -1,28 +1,37 @@
 """How fast a gallery opens, scrolls and filters, and how large explanations are.
 
     PYTHONPATH=workflow/scripts python benchmarks/gallery.py page [--photographs 10000] ...
+    PYTHONPATH=workflow/scripts python benchmarks/gallery.py write [--photographs 500 5000] ...
     PYTHONPATH=workflow/scripts python benchmarks/gallery.py maps [--images 1000]
 
 ``page``: a gallery of made-up photographs of two views, in headless Chromium, opened from the disk.
-Pictures are 32 different files under all names (links), each 320 x 256 px. ``maps``: the bytes of a
+Pictures are 32 different files under all names (links), each 320 x 256 px. ``write``: photographs
+written per second, and peak memory, from 1920 x 1080 px, two views each, in processes of their own.
+``maps``: the bytes of a
 real shard of maps, as Equimood writes it, and what a million images take.
 """
 
 import argparse
 import os
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
-from equimood import attribution, gallery, overlays, panels, tables
+import pandas as pd
+from equimood import attribution, examples, gallery, overlays, panels, tables
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 PAGE = Path("workflow/report/gallery").resolve()
 CLASSES = ["neutral", "annoyed", "relaxed", "alarmed"]
 GIB = 2**30
+LIBRARY = str(Path(gallery.__file__).parents[1])
 SCROLL = """async () => {
     const grid = document.getElementById("grid"), times = [];
     for (let step = 0; step < 120; step += 1) {
@@ -45,7 +54,7 @@ CHANGE = """([id, value]) => {
 def main() -> None:
     """Run one of the measurements in a folder that is removed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["page", "maps"])
+    parser.add_argument("what", choices=["page", "write", "one", "maps"])
     parser.add_argument("--photographs", type=int, nargs="+", default=[1000, 10_000, 50_000])
     parser.add_argument("--images", type=int, default=1000)
     asked = parser.parse_args()
@@ -55,7 +64,13 @@ def main() -> None:
             maps(Path(folder), asked.images)
             return
         for n in asked.photographs:
-            page(Path(folder, str(n)), n)
+            if asked.what == "page":
+                page(Path(folder, str(n)), n)
+            elif asked.what == "one":
+                write(Path(folder), n)
+            else:
+                command = [sys.executable, __file__, "one", "--photographs", str(n)]
+                subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": LIBRARY})
 
 
 def page(folder: Path, n: int) -> None:
@@ -134,6 +149,57 @@ def draw(folder: Path, n: int) -> None:
     gallery.write_data(folder / "data.js", about, map(entry, range(n)))
     for part in PAGE.iterdir():
         (folder / part.name).write_bytes(part.read_bytes())
+
+
+def write(folder: Path, n: int) -> None:
+    """Print photographs per second and peak memory of writing a gallery of ``n``."""
+    rng = np.random.default_rng(1)
+    for i in range(32):
+        noise = rng.integers(0, 255, (27, 48, 3), np.uint8).repeat(40, 0).repeat(40, 1)
+        Image.fromarray(noise).save(folder / f"{i}.jpg", quality=90)
+    photos = [f"{i:032x}" for i in range(n)]
+    views = {"whole": (0, 0, 1920, 1080), "head": (400, 200, 1000, 900)}
+    catalogue = pd.DataFrame([
+        {"image_id": f"{i:024x}{k:08x}", "photo_id": photo, "view": view}
+        | dict(zip(tables.BOX, box, strict=True))
+        for i, photo in enumerate(photos)
+        for k, (view, box) in enumerate(views.items())
+    ])  # fmt: skip
+    predictions = pd.DataFrame({
+        "photo_id": photos, "path": [f"{i % 32}.jpg" for i in range(n)], "session": None,
+        "horse": [f"horse{i % 50}" for i in range(n)], "fold": "0", "threshold": 0.5,
+        "truth": [CLASSES[i % 4] for i in range(n)], "predicted": CLASSES[0], "novelty": 0.5,
+        **dict.fromkeys([f"p_{name}" for name in CLASSES], 0.25),
+    })  # fmt: skip
+    part = {
+        "maps": rng.uniform(-1, 1, (2 * n, 56, 56)).astype(np.float16),
+        "scale": np.ones(2 * n, np.float32), "image_id": tables.pack_ids(catalogue["image_id"]),
+        "target": np.zeros(2 * n, np.int64), "gap": np.zeros(2 * n, np.float32),
+    }  # fmt: skip
+    part |= {
+        name: np.zeros(2 * n, np.int32) for name in attribution.MAP_TENSORS if name not in part
+    }
+    attribution._write_maps([part], folder / "maps.safetensors", {"classes": CLASSES})
+    scores = pd.DataFrame(columns=tables.REGION_SCORES.names)
+    tables.write(scores, folder / "scores.parquet", tables.REGION_SCORES)
+    del part
+    backbone = SimpleNamespace(side=224, fit="squash", crop_share=1.0)
+    known = examples.Known(
+        predictions, catalogue, [folder / "maps.safetensors"], [folder / "scores.parquet"],
+        {"0": {"views": list(views), "backbone": "b"}}, {"b": backbone}, folder,
+    )  # fmt: skip
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, time.perf_counter()
+    gallery.write(
+        folder / "gallery", known, [], study="benchmark", classes=CLASSES, n=None, tolerance=0.05,
+        colormap="PuOr", seed=1, workers=2,
+    )  # fmt: skip
+    took = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(
+        f"{n:6} photographs: {n / took:.1f}/s with 2 threads; peak memory {peak:.0f} MB "
+        f"({before:.0f} MB before)",
+        flush=True,
+    )
 
 
 def maps(folder: Path, n: int) -> None:
