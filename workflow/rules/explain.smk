@@ -181,7 +181,7 @@ rule write_gallery:
             htmlindex="index.html",
             caption="../report/gallery.rst",
             category="4. What it looks at",
-            subcategory="Image by image",
+            subcategory="Gallery",
             labels={"figure": "Gallery: every photograph with its map"},
         ),
     log:

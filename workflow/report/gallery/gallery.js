@@ -429,6 +429,7 @@
     performance.mark("gallery-shown");
   }
 
+  $("own_window").hidden = window.top === window; // in the report it has little room
   $("scale").style.background = `linear-gradient(to right, ${scale.join(", ")})`;
   start();
 })();
