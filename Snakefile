@@ -106,6 +106,7 @@ rule explain:
     input:
         rules.summarise.output,
         rules.judge_explanations.output if TESTED else [],
+        rules.write_gallery.output,
 
 
 rule report:

@@ -1,110 +1,100 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
-from equimood import attribution, backbones, figures, gallery, panels, settings
+from equimood import examples, gallery, overlays
 from PIL import Image
-from test_attribution import CLASSES, CPU, TinyModel, explain, hex_id, run, study  # noqa: F401
-from test_panels import words
+from test_attribution import study  # noqa: F401
+from test_examples import CLASSES, PHOTOS, explained  # noqa: F401
 
-PHOTOS = [hex_id(f"p{i}.jpg") for i in range(9)]
-STRUCTURES = {
-    "0": {"views": ["whole"], "backbone": "squashed"},
-    "1": {"views": ["head", "whole"], "backbone": "squashed"},
-    "2": {"views": ["whole"], "backbone": "cropped"},
-}
+PAGE = sorted((Path(__file__).parents[2] / "workflow/report/gallery").iterdir())
 
 
-@pytest.fixture
-def explained(study, monkeypatch):  # noqa: F811
-    """What draw_explanation has at hand: the models of three folds see other views."""
-    torch.set_num_threads(1)
-    catalogue, predictions, region_table = study
-    made = {}
-    for name, fit in (("squashed", "squash"), ("cropped", "crop")):
-        spec = settings.Backbone(
-            architecture="test_resnet", weights="random", input_px=24, fit=fit
-        )  # fmt: skip
-        backbones.fetch(name, spec, Path(name), 1, Path())
-        made[name] = backbones.load(Path(name), CPU)
-    for k, label in enumerate(CLASSES):
-        predictions[f"p_{label}"] = np.where(predictions["predicted"] == label, 0.6, 0.2) - k / 50
-    predictions = predictions.assign(threshold=0.5, novelty=0.9)
-    models = {
-        fold: TinyModel(made[structure["backbone"]], 1, structure["views"])
-        for fold, structure in STRUCTURES.items()
-    }
-    asked = explain(control_images=3)
-    _, maps, scores = run((catalogue, predictions, region_table), models.get, settings_=asked)
-    known = {
-        "predictions": predictions, "catalogue": catalogue, "scores": scores,
-        "maps": ["maps.safetensors"], "structures": STRUCTURES, "backbones": made,
-        "images_dir": Path("images"),
+def write(known, folder, **changes):
+    asked = {
+        "study": "tiny", "classes": CLASSES, "n": None, "tolerance": 0.05, "colormap": "PuOr",
+        "seed": 1,
     }  # fmt: skip
-    return known, maps
+    n = gallery.write(folder, known, PAGE, **asked | changes)
+    text = (folder / "data.js").read_text(encoding="ascii")
+    start, found = text.split("window.gallery = ")
+    assert start == '"use strict";\n'
+    return n, json.loads(found.removesuffix(";\n"))
 
 
-def test_photographs_come_in_the_order_asked_with_the_views_their_model_saw(explained):
-    known, maps = explained
-    found = list(gallery.examples([PHOTOS[7], PHOTOS[0], PHOTOS[2]], **known))
-    assert [example.answer["path"] for example in found] == ["p7.jpg", "p0.jpg", "p2.jpg"]
-    assert [[view.view for view in example.views] for example in found] == [
-        ["head", "whole"], ["whole"], ["whole"],
-    ]  # fmt: skip
-    rows = known["catalogue"].set_index(["photo_id", "view"])
-    for example in found:
-        assert example.target == example.answer["predicted"]
-        for view in example.views:
-            row = rows.loc[(example.answer["photo_id"], view.view)]
-            at = maps.image_ids.index(row.image_id)
-            np.testing.assert_array_equal(view.map, maps.values[at])
-            assert view.gap == pytest.approx(float(maps.gap[at]))
-            own = known["scores"].query("image_id == @row.image_id and model == 'trained'")
-            pd.testing.assert_frame_equal(view.scores, own)
-            x0, y0, x1, y1 = row[["x0", "y0", "x1", "y1"]]
-            pixels = np.asarray(Image.open(f"images/{row.path}"))[y0:y1, x0:x1]
-            assert abs(view.picture.astype(int) - pixels).max() <= 3  # JPEG decoders round
-    assert found[0].views[1].extent == pytest.approx((0, 60, 48, 0))
-    assert found[2].views[0].extent == pytest.approx((6, 54, 48, 0))
-
-
-def test_what_has_no_map_or_no_prediction_is_left_out(explained):
+def test_the_gallery_has_picture_map_and_facts_of_every_image(explained, tmp_path):  # noqa: F811
     known, _ = explained
-    catalogue, predictions = known["catalogue"], known["predictions"]
-    few = predictions.iloc[:4]
-    rows = attribution.plan(catalogue, few, explain(control_images=0), 1)
-    assert set(rows["photo_id"]) == set(PHOTOS[:4])
-    structures = STRUCTURES | {"0": {"views": ["head"], "backbone": "squashed"}}  # never explained
-    known |= {"predictions": few, "structures": structures}
-    found = list(gallery.examples([*PHOTOS, hex_id("unknown")], **known))
-    assert [example.answer["path"] for example in found] == ["p1.jpg", "p2.jpg"]
+    n, found = write(known, tmp_path / "gallery")
+    photos = {photo["id"]: photo for photo in found["photos"]}
+    assert n == len(photos) == len(PHOTOS) == found["n_explained"]
+    assert {path.name for path in PAGE} <= {path.name for path in (tmp_path / "gallery").iterdir()}
+    for example in examples.gather(PHOTOS, known):
+        photo = photos[example.answer["photo_id"]]
+        assert photo["horse"] == example.answer["horse"]
+        assert CLASSES[photo["predicted"]] == example.answer["predicted"]
+        assert CLASSES[photo["truth"]] == example.answer["truth"]
+        assert photo["p"] == pytest.approx([example.answer[f"p_{name}"] for name in CLASSES])
+        assert photo["gap"] == pytest.approx(example.views[0].gap, rel=1e-3)
+        assert [view["view"] for view in photo["views"]] == [v.view for v in example.views]
+        for told, view in zip(photo["views"], example.views, strict=True):
+            own = view.scores.set_index("region")
+            for name, enrichment, share, signed in told["regions"]:
+                measured = own.loc[name, ["enrichment", "share", "signed"]].tolist()
+                assert [enrichment, share, signed] == pytest.approx(measured, rel=1e-3)
+            picture = Image.open(tmp_path / f"gallery/pictures/{told['image']}.jpg")
+            assert list(picture.size) == told["size"]
+            assert np.abs(np.asarray(picture).astype(int) - view.picture).mean() < 12  # a JPEG
+            left, top, width, height = told["place"]
+            assert view.extent == pytest.approx(
+                (left * told["size"][0], (left + width) * told["size"][0],
+                 (top + height) * told["size"][1], top * told["size"][1]), abs=0.1,
+            )  # fmt: skip
 
 
-def test_a_contact_sheet_names_horse_and_answer_of_each_photograph(explained, tmp_path):
+def test_a_map_has_the_colours_and_strengths_of_the_panels(explained, tmp_path):  # noqa: F811
     known, _ = explained
-    groups = panels.pick(known["predictions"], "alarmed", 2)
-    tiles = {
-        name: [example.tile for example in gallery.examples(ids, **known)]
-        for name, ids in groups.items()
-    }
-    (last,) = gallery.examples([PHOTOS[4]], **known)
-    assert last.tile == (last.views[-1], "horse1\nneutral (60%)")
-    sheet = panels.contact_sheet("alarmed", tiles)
-    text = words(sheet)
-    assert "Photographs of alarmed" in text
-    assert sorted(horse for horse in ("horse0", "horse1", "horse2") if horse in text) == [
-        "horse0", "horse1", "horse2",
-    ]  # fmt: skip
-    assert text.count("alarmed (58%)") == 2 and text.count("neutral (60%)") == 1
-    (path,) = figures.save(sheet, tmp_path / "sheet", ["png"])
-    assert np.asarray(Image.open(path)).std() > 20
+    write(known, tmp_path / "gallery")
+    (example,) = examples.gather([PHOTOS[1]], known)
+    for view in example.views:
+        image = Image.open(tmp_path / f"gallery/maps/{view.image_id}.png").convert("RGBA")
+        expected = 255 * overlays.tint(overlays.strength(view.map), "PuOr")
+        off = np.abs(np.asarray(image) - expected)
+        seen = expected[..., 3] > 8
+        assert seen.any()
+        assert off[seen].max() < 5  # a palette of 255 strengths
 
 
-def test_a_panel_says_what_was_predicted_and_annotated(explained):
+def test_any_number_is_drawn_evenly_and_in_any_blocks_alike(explained, tmp_path, monkeypatch):  # noqa: F811
     known, _ = explained
-    (example,) = gallery.examples([PHOTOS[4]], **known)
-    figure = example.panel(CLASSES, 0.05, "PuOr")
-    assert figure.get_suptitle() == "horse1: predicted neutral (60 %), annotated alarmed"
-    assert "p4.jpg" in words(figure) and "View: head" in words(figure)
+    _, whole = write(known, tmp_path / "whole")
+    monkeypatch.setattr(gallery, "BLOCK", 2)
+    _, blocks = write(known, tmp_path / "blocks", workers=2)
+    assert blocks == whole
+    n, few = write(known, tmp_path / "few", n=3)
+    assert n == 3
+    assert sorted(photo["truth"] for photo in few["photos"]) == [0, 1, 2]
+    assert len(list((tmp_path / "few/pictures").iterdir())) == sum(
+        len(photo["views"]) for photo in few["photos"]
+    )
+    n, none = write(known, tmp_path / "none", n=0)
+    assert n == 0 and none["photos"] == []
+
+
+def test_a_large_map_is_made_small_and_a_large_picture_too(explained, tmp_path, monkeypatch):  # noqa: F811
+    known, _ = explained
+    monkeypatch.setattr(gallery, "MAP_PX", 4)
+    monkeypatch.setattr(gallery, "LONGEST_PX", 30)
+    _, found = write(known, tmp_path / "gallery", n=1)
+    view = found["photos"][0]["views"][0]
+    assert Image.open(tmp_path / f"gallery/maps/{view['image']}.png").size == (4, 4)
+    assert max(view["size"]) == 30
+
+
+def test_a_study_without_regions_has_none_in_its_gallery(explained, tmp_path):  # noqa: F811
+    known, _ = explained
+    empty = examples.tables.read(known.scores[0]).iloc[:0]
+    examples.tables.write(empty, tmp_path / "none.parquet", examples.tables.REGION_SCORES)
+    _, found = write(replace(known, scores=[tmp_path / "none.parquet"]), tmp_path / "gallery")
+    assert all(view["regions"] == [] for photo in found["photos"] for view in photo["views"])

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from equimood import figures, images, panels, tables
+from equimood import contact_sheets, figures, images, overlays, panels, tables
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ def explained(map_=None, scores=True, view="whole"):
         }
         for name, value in values.items()
     ]
-    return panels.Explained(
+    return overlays.Explained(
         view,
         rng.integers(0, 255, (40, 60, 3), np.uint8),
         (0.0, 60.0, 40.0, 0.0),
@@ -62,22 +62,22 @@ def overlay_of(map_, extent=(0.0, 60.0, 40.0, 0.0)):
     figure = Figure(figsize=(3, 2))
     axes = figure.add_axes((0, 0, 1, 1))
     grey = np.full((40, 60, 3), 128, np.uint8)
-    view = panels.Explained("whole", grey, extent, map_, 0.0, explained().scores)
-    panels._overlay(axes, view, "PuOr")
+    view = overlays.Explained("whole", grey, extent, map_, 0.0, explained().scores)
+    overlays.overlay(axes, view, "PuOr")
     return drawn(axes)
 
 
 def test_the_map_lies_where_the_model_saw_it():
     """A centre crop of a wide frame: what the model did not see carries no colour."""
     picture = torch.full((3, 100, 300), 128, dtype=torch.uint8)
-    shown, extent = panels.frame(picture, (50, 10, 250, 90), 32, "crop", 1.0)
+    shown, extent = overlays.frame(picture, (50, 10, 250, 90), 32, "crop", 1.0)
     assert shown.shape == (80, 200, 3)
     assert extent == pytest.approx((60, 140, 80, 0))
-    _, extent = panels.frame(picture, (50, 10, 250, 90), 40, "pad", 1.0)
+    _, extent = overlays.frame(picture, (50, 10, 250, 90), 40, "pad", 1.0)
     assert extent == pytest.approx((0, 200, 140, -60))
     large = torch.zeros(3, 3000, 2000, dtype=torch.uint8)
-    shown, extent = panels.frame(large, (0, 0, 2000, 3000), 32, "squash", 1.0)
-    assert max(shown.shape) == panels.SHOWN_PX
+    shown, extent = overlays.frame(large, (0, 0, 2000, 3000), 32, "squash", 1.0)
+    assert max(shown.shape) == overlays.SHOWN_PX
     assert extent == pytest.approx((0, shown.shape[1], shown.shape[0], 0))
 
 
@@ -106,7 +106,7 @@ def test_the_scale_is_symmetric_and_an_empty_map_is_colourless():
 
 def test_any_diverging_map_is_turned_so_that_warm_speaks_for():
     for name in ("PuOr", "PuOr_r", "RdBu", "RdBu_r", "coolwarm"):
-        red, _, blue = to_rgb(panels._colours(name)(0.95))
+        red, _, blue = to_rgb(overlays.colours(name)(0.95))
         assert red > blue
 
 
@@ -126,6 +126,15 @@ def test_a_panel_says_horse_truth_prediction_gap_and_regions():
     assert "rough" not in words(panel(tolerance=0.3))
 
 
+def test_regions_of_a_study_s_own_are_drawn_the_most_enriched_first():
+    names = ["ears", "eye_left", "background", *(f"cell_{i}" for i in range(20))]
+    scores = pd.DataFrame({"region": names, "enrichment": [1, 9, 2, *range(20)]}, dtype=object)
+    scores["enrichment"] = scores["enrichment"].astype(float)
+    shown = panels.drawn_regions(scores).index.tolist()
+    assert shown[:2] == ["ears", "background"]  # the ethogram's, in its order; roll-ups alone
+    assert shown[2:] == [f"cell_{i}" for i in range(19, 19 - panels.MOST_CELLS, -1)]
+
+
 def test_text_from_tables_is_drawn_as_it_stands(tmp_path):
     figure = panel(horse=r"$\frac{1}$ <b>", path="a$b_c$.jpg", truth=r"\$x_y^", target="$")
     figures.save(figure, tmp_path / "panel", ["png", "svg"])
@@ -135,8 +144,8 @@ def test_text_from_tables_is_drawn_as_it_stands(tmp_path):
 
 
 def test_long_names_keep_their_ends():
-    assert panels._short("horse_2019_paddock_07.jpg", 11) == "horse…7.jpg"
-    assert panels._short("short", 11) == "short"
+    assert overlays.short("horse_2019_paddock_07.jpg", 11) == "horse…7.jpg"
+    assert overlays.short("short", 11) == "short"
 
 
 def test_a_panel_without_regions_and_one_of_two_views_are_drawn(tmp_path):
@@ -164,8 +173,8 @@ def predictions(n=40):
 
 def test_a_contact_sheet_shows_each_photograph_once_in_the_group_it_belongs_to():
     given = predictions().set_index("photo_id")
-    groups = panels.pick(given.reset_index(), "alarmed", 3)
-    assert list(groups) == list(panels.GROUPS)
+    groups = contact_sheets.pick(given.reset_index(), "alarmed", 3)
+    assert list(groups) == list(contact_sheets.GROUPS)
     every = [photo for group in groups.values() for photo in group]
     assert len(every) == len(set(every)) == 12
     assert (given.loc[every, "truth"] == "alarmed").all()
@@ -176,15 +185,22 @@ def test_a_contact_sheet_shows_each_photograph_once_in_the_group_it_belongs_to()
     assert given.loc[groups["confident"], "horse"].nunique() == 3
 
 
+def test_a_small_class_leaves_groups_empty():
+    few = predictions().query("truth == 'neutral'").head(3)
+    groups = contact_sheets.pick(few, "neutral", 3)
+    every = [photo for group in groups.values() for photo in group]
+    assert sorted(every) == sorted(few["photo_id"])
+
+
 def test_a_contact_sheet_draws_what_there_is(tmp_path):
     tile = (explained(), "Comet: alarmed 70 %")
-    sheet = panels.contact_sheet("alarmed", {"confident": [tile] * 2, "wrong": [tile]})
+    sheet = contact_sheets.draw("alarmed", {"confident": [tile] * 2, "wrong": [tile]})
     text = words(sheet)
-    assert panels.GROUPS["confident"] in text
-    assert panels.GROUPS["doubtful"] not in text
+    assert contact_sheets.GROUPS["confident"] in text
+    assert contact_sheets.GROUPS["doubtful"] not in text
     assert text.count("Comet") == 3
     figures.save(sheet, tmp_path / "sheet", ["png"])
-    figures.save(panels.contact_sheet("alarmed", {}), tmp_path / "empty", ["png"])
+    figures.save(contact_sheets.draw("alarmed", {}), tmp_path / "empty", ["png"])
 
 
 def test_a_bar_has_the_maps_colour_of_what_its_region_says_on_the_whole():
@@ -201,7 +217,7 @@ def test_the_frame_is_the_picture_the_model_was_given():
     """Squashed back to the input's side, the drawn frame is the input."""
     picture = torch.randint(0, 255, (3, 12, 18), generator=torch.Generator().manual_seed(1))
     picture = picture.to(torch.uint8).repeat_interleave(10, 1).repeat_interleave(10, 2)
-    shown, _ = panels.frame(picture, (20, 10, 160, 110), 64, "squash", 1.0)
+    shown, _ = overlays.frame(picture, (20, 10, 160, 110), 64, "squash", 1.0)
     square, _ = images.fit(picture, (20, 10, 160, 110), 64, "squash", "bilinear")
     again, _ = images.fit(
         torch.from_numpy(shown).permute(2, 0, 1), (0, 0, 140, 100), 64, "squash", "bilinear"

@@ -11,7 +11,8 @@ FIGURES = {
     ("3. Which architecture",): ["comparison/candidates.png"],
     ("4. What it looks at", "Over all images"): [
         "explanation/regions/*.png",
-        "explanation/sheets/*.png",
+        "explanation/mean_maps/*.png",
+        "explanation/sheets/*.jpg",
     ],
     ("4. What it looks at", "Image by image"): ["explanation/panels/*.png"],
     ("4. What it looks at", "Can it be trusted?"): ["explanation/tests.png"],
@@ -56,6 +57,28 @@ def test_every_figure_opens(page, first_run, path):
         assert picture.evaluate("async image => (await image.decode(), image.naturalWidth)") > 300
         shown += 1
     assert shown == len(expected) > 0
+
+
+def test_the_gallery_opens_from_the_report_with_every_explained_photograph(page, first_run):
+    page.reload()
+    for name in ("4. What it looks at", "Gallery"):
+        page.get_by_text(name, exact=True).click()
+    page.locator("tr", has_text="Gallery:").locator("a[iconname=eye]").click()
+    gallery = page.frame_locator("iframe")
+    gallery.locator(".tile").first.wait_for()
+    assert gallery.locator("#count").inner_text() == "16 of 16 photographs"
+    pictures = gallery.locator(".tile img")
+    widths = pictures.evaluate_all(
+        "all => Promise.all(all.map(async i => (await i.decode(), i.naturalWidth)))"
+    )
+    assert len(widths) >= 16 and min(widths) >= 56
+    gallery.locator(".tile button").first.click()
+    assert gallery.locator("dialog .bars .name").count() > 4
+    page.keyboard.press("Escape")
+    with page.expect_popup() as opened:
+        gallery.get_by_role("link", name="Open in a window of its own").click()
+    opened.value.locator(".tile").first.wait_for()
+    opened.value.close()
 
 
 def test_a_caption_says_how_to_read_a_figure(page):

@@ -14,7 +14,7 @@ FIRST = {
     "draw_comparison": 1, "rate_agreement": 1, "rate_ceiling": 1, "explain_shard": 2,
     "probe_explanations": 1, "judge_explanations": 1,
     "judge_calibration": 1, "draw_calibration": 1, "summarise": 1, "draw_explanation": 1,
-    "write_efficiency": 1, "write_documents": 1, "write_report": 1,
+    "write_gallery": 1, "write_efficiency": 1, "write_documents": 1, "write_report": 1,
 }  # fmt: skip
 AFTER_SPLIT = {
     rule: n for rule, n in FIRST.items() if rule not in ("ingest", "fetch_backbone", "embed_shard")
@@ -53,7 +53,17 @@ def test_a_figure_setting_redraws_and_computes_nothing(study):
     study.edit("tests/configs/tiny.yaml", lambda c: c["figures"].update(colormap="RdBu_r"))
     ran = study.snakemake()
     assert ran.code == 0, ran.text
-    assert ran.jobs == Counter(draw_explanation=1, write_documents=1, write_report=1)
+    assert ran.jobs == Counter(
+        draw_explanation=1, write_gallery=1, write_documents=1, write_report=1
+    )
+
+
+def test_the_size_of_the_gallery_writes_the_gallery_alone(study):
+    study.edit("tests/configs/tiny.yaml", lambda c: c["figures"].update(gallery=12))
+    ran = study.snakemake()
+    assert ran.code == 0, ran.text
+    assert ran.jobs == Counter(write_gallery=1, write_documents=1, write_report=1)
+    assert len(list((study.folder / "results/tiny/gallery/pictures").iterdir())) == 12
 
 
 def test_a_corrected_label_embeds_nothing(study):

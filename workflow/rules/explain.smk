@@ -7,6 +7,7 @@ INPUTS   results/{study}/model/{fold}/, catalogue/images.parquet, regions.parque
 OUTPUTS  results/{study}/attributions/{shard}.safetensors, {shard}.parquet
          results/{study}/explanation/regions.parquet, summary.csv, summary.tex, stability.csv,
          ethogram.csv, checks.json, figures, panels/
+         results/{study}/gallery/
 """
 
 
@@ -124,16 +125,23 @@ rule summarise:
         "../scripts/summarise.py"
 
 
+# What is known of the explained photographs.
+EXPLAINED = {
+    "maps": expand(rules.explain_shard.output.maps, shard=SHARDS),
+    "scores": expand(rules.explain_shard.output.scores, shard=SHARDS),
+    "cards": expand(rules.train_fold.output.card, fold=OUTER_FOLDS),
+    "predictions": expand(rules.train_fold.output.predictions, fold=OUTER_FOLDS),
+    "backbones": ALL_BACKBONES,
+    "images": rules.ingest.output.images,
+}
+
+
 rule draw_explanation:
     input:
-        regions=rules.summarise.output.regions,
+        **EXPLAINED,
         summary=rules.summarise.output.summary,
         causes=rules.draw_demo.output.causes if settings.demo else [],
-        maps=expand(rules.explain_shard.output.maps, shard=SHARDS),
-        cards=expand(rules.train_fold.output.card, fold=OUTER_FOLDS),
-        predictions=expand(rules.train_fold.output.predictions, fold=OUTER_FOLDS),
-        backbones=ALL_BACKBONES,
-        images=rules.ingest.output.images,
+        regions=rules.ingest.output.regions,
         library=library("draw_explanation"),
     output:
         regions=report(
@@ -144,9 +152,17 @@ rule draw_explanation:
             subcategory="Over all images",
             labels={"figure": "Regions behind each emotion, view {view}"},
         ),
+        mean_maps=report(
+            directory(f"{RESULTS}/explanation/mean_maps"),
+            patterns=["{view}.png"],
+            caption="../report/mean_maps.rst",
+            category="4. What it looks at",
+            subcategory="Over all images",
+            labels={"figure": "Mean maps on the face, view {view}"},
+        ),
         sheets=report(
             directory(f"{RESULTS}/explanation/sheets"),
-            patterns=["{emotion}.png"],
+            patterns=["{emotion}.jpg"],
             caption="../report/sheets.rst",
             category="4. What it looks at",
             subcategory="Over all images",
@@ -171,7 +187,7 @@ rule draw_explanation:
         mem_mb=attempts(4000),
         runtime=attempts(60),
     params:
-        figures=plain(settings.figures),
+        figures={k: v for k, v in plain(settings.figures).items() if k != "gallery"},
         ethogram=settings.ethogram,
         tolerance=settings.explain.tolerance,
         images_dir=IMAGES,
@@ -181,3 +197,45 @@ rule draw_explanation:
         "Drawing what the predictions rest on"
     script:
         "../scripts/draw_explanation.py"
+
+
+# Not local: pictures of 12 megapixels take a tenth of a second each.
+rule write_gallery:
+    input:
+        **EXPLAINED,
+        page=[
+            f"workflow/report/gallery/{name}"
+            for name in ("index.html", "gallery.css", "gallery.js", "words.js")
+        ],
+        library=library("write_gallery"),
+    output:
+        gallery=report(
+            directory(f"{RESULTS}/gallery"),
+            htmlindex="index.html",
+            caption="../report/gallery.rst",
+            category="4. What it looks at",
+            subcategory="Gallery",
+            labels={"figure": "Gallery: every photograph with its map"},
+        ),
+    log:
+        f"{RESULTS}/logs/write_gallery.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_gallery.tsv"
+    conda:
+        "../../envs/equimood.yaml"
+    threads: 2
+    resources:
+        mem_mb=attempts(4000),
+        runtime=attempts(120),
+    params:
+        study=settings.study,
+        n=settings.figures.gallery,
+        colormap=settings.figures.colormap,
+        tolerance=settings.explain.tolerance,
+        images_dir=IMAGES,
+        classes=settings.data.classes,
+        seed=settings.seed,
+    message:
+        "Writing the gallery"
+    script:
+        "../scripts/write_gallery.py"

@@ -191,6 +191,7 @@ REPORTED = [
     rules.summarise.output.stability,
     *([rules.summarise.output.ethogram] if settings.ethogram else []),
     rules.draw_explanation.output.regions,
+    rules.draw_explanation.output.mean_maps,
     rules.draw_explanation.output.sheets,
     rules.draw_explanation.output.panels,
     *(
@@ -198,6 +199,7 @@ REPORTED = [
         if TESTED
         else []
     ),
+    rules.write_gallery.output.gallery,
     rules.write_documents.output.methods,
     rules.write_documents.output.model_card,
     rules.write_documents.output.data_sheet,

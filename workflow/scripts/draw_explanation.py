@@ -1,52 +1,46 @@
-"""Draw what the predictions rest on: regions, contact sheets, and panels image by image."""
+"""Draw what the predictions rest on: regions, mean maps, contact sheets, and panels."""
 
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from equimood import (
     attribution,
-    backbones,
+    contact_sheets,
+    examples,
     figures,
     files,
-    gallery,
     logs,
-    panels,
+    mean_maps,
     region_figures,
     region_statistics,
-    tables,
 )
 
 logs.start(snakemake.log[0])
 params, given, drawn = snakemake.params, snakemake.input, snakemake.output
-colormap, classes = params.figures["colormap"], params.classes
-catalogue = tables.read(given.images)
-predictions = tables.concatenated(given.predictions)
-explained = predictions["photo_id"].isin(attribution.explained(given.maps, catalogue))
-predictions = predictions[explained]
-gather = partial(
-    gallery.examples,
-    predictions=predictions,
-    catalogue=catalogue,
-    scores=tables.read(given.regions),
-    maps=given.maps,
-    structures={Path(card).parent.name: files.read_yaml(card)["structure"] for card in given.cards},
-    backbones={b.name: b for b in (backbones.load(Path(c).parent) for c in given.backbones)},
-    images_dir=Path(params.images_dir),
-)
-summary = pd.read_csv(given.summary)
+colormap, formats = params.figures["colormap"], ["png", *params.figures["formats"]]
+classes, summary = params.classes, pd.read_csv(given.summary)
+known = examples.read(
+    given.predictions, given.images, given.maps, given.scores, given.cards, given.backbones,
+    params.images_dir,
+)  # fmt: skip
+for folder in map(Path, (drawn.regions, drawn.mean_maps, drawn.sheets, drawn.panels)):
+    folder.mkdir()
 causes = region_statistics.read_causes(given.causes) if given.causes else None
-for folder in (drawn.regions, drawn.sheets, drawn.panels):
-    Path(folder).mkdir()
 for view in summary["view"].unique():
     figure = region_figures.region_figure(summary, classes, view, causes, params.ethogram)
-    figures.save(figure, Path(drawn.regions) / view, ["png", *params.figures["formats"]])
+    figures.save(figure, Path(drawn.regions) / view, formats)
+on_faces = mean_maps.gather(known, given.regions, params.seed)
+for view, maps in on_faces.items():
+    figure = mean_maps.draw(maps, classes, view, colormap)
+    figures.save(figure, Path(drawn.mean_maps) / view, formats)
+if not on_faces:
+    logs.log.info("no mean maps: no photograph shows %d parts of the face", mean_maps.FEWEST)
+n_columns = params.figures["sheet_columns"]
 for label, name in zip(classes, files.distinct_file_names(classes), strict=True):
-    groups = panels.pick(predictions, label, params.figures["sheet_columns"])
-    tiles = {kind: [example.tile for example in gather(ids)] for kind, ids in groups.items()}
-    sheet = panels.contact_sheet(label, tiles, colormap)
-    figures.save(sheet, Path(drawn.sheets) / name, ["png"])
-kinds = predictions.assign(truth=predictions["predicted"] + "/" + predictions["truth"])
-for example in gather(sorted(attribution.choose(kinds, params.figures["panels"], params.seed))):
+    sheet = contact_sheets.draw(label, contact_sheets.gather(known, label, n_columns), colormap)
+    figures.save(sheet, Path(drawn.sheets) / name, ["jpg"])
+kinds = known.predictions.assign(truth=lambda rows: rows["predicted"] + "/" + rows["truth"])
+chosen = attribution.choose(kinds, params.figures["panels"], params.seed)
+for example in examples.gather(sorted(chosen), known):
     panel = example.panel(classes, params.tolerance, colormap)
     figures.save(panel, Path(drawn.panels) / example.name, ["png"])

@@ -22,10 +22,15 @@ with tempfile.TemporaryDirectory(prefix=".report-", dir=report.parent) as aside:
     logs.log.info(done.stderr)
     if done.returncode:
         raise UserError(f"snakemake --report ended with {done.returncode}: see the lines above")
-    inside = {Path(name).name for name in zipfile.ZipFile(archive).namelist()}
+    # report/data/raw/<id>/ and the file, or its path in the folder
+    inside = {Path(*Path(name).parts[4:]) for name in zipfile.ZipFile(archive).namelist()}
     for reported in map(Path, snakemake.params.reported):
-        expected = [reported] if reported.is_file() else list(reported.glob("*.png"))
+        whole = (reported / "index.html").exists()
         # A folder may be empty: a study without regions has no figure of them.
-        if missing := {path.name for path in expected} - inside:
-            raise UserError(f"the report lacks {sorted(missing)}")
+        found = reported.rglob("[!.]*.*") if whole else reported.glob("*.[pj][np]g")
+        expected = {path.relative_to(reported) for path in found}
+        if reported.is_file():
+            expected = {Path(reported.name)}
+        if missing := expected - inside:
+            raise UserError(f"the report lacks {sorted(map(str, missing))}")
     archive.replace(report)

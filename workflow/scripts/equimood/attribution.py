@@ -428,10 +428,15 @@ def gaps(paths: Iterable[str | Path], tolerance: float) -> dict[str, float | int
     }
 
 
+def image_ids(path: str | Path) -> list[str]:
+    """Ids of the images whose maps a shard has, in its order."""
+    with safe_open(path, "np") as file:
+        return tables.unpack_ids(file.get_tensor("image_id"))
+
+
 def explained(paths: Iterable[str | Path], catalogue: pd.DataFrame) -> set[str]:
     """Photographs of the catalogue (tables.IMAGES) with a map in these shards, by photo_id."""
     ids: set[str] = set()
     for path in paths:
-        with safe_open(path, "np") as file:
-            ids.update(tables.unpack_ids(file.get_tensor("image_id")))
+        ids.update(image_ids(path))
     return set(catalogue.loc[catalogue["image_id"].isin(ids), "photo_id"])

@@ -1,113 +1,194 @@
-"""Gather what is known of explained photographs, for the panels and contact sheets."""
+"""Write the gallery: a folder to open in a browser from the disk, with no server and no network.
 
+The page draws bars and figures itself from ``data.js``; of each image the folder has a picture and
+its map, which the page lays over it.
+"""
+
+import json
+import math
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from matplotlib.figure import Figure
+import numpy as np
+import torch
+from matplotlib.colors import to_hex
+from PIL import Image
 
-from equimood import abstention, attribution, images, panels
-from equimood.backbones import Backbone
-from equimood.files import as_file_name
-from equimood.panels import Explained
+from equimood import attribution, examples, files, integrated_gradients, overlays, panels
+from equimood.examples import Example, Known
+from equimood.figures import class_colors
+from equimood.logs import Progress
+from equimood.overlays import Explained
+from equimood.settings import NOT_SURE
 
-
-@dataclass(frozen=True)
-class Example:
-    """An explained photograph: a row of tables.PREDICTIONS (``answer``) and its views.
-
-    The row also has ``answer`` and ``unlike_training``, as in predictions.csv.
-    """
-
-    answer: Mapping[Any, Any]
-    target: str
-    views: list[Explained]
-
-    def panel(self, classes: Sequence[str], tolerance: float, colormap: str) -> Figure:
-        """Draw what its prediction rests on."""
-        return panels.panel(
-            self.views,
-            probabilities={name: float(self.answer[f"p_{name}"]) for name in classes},
-            truth=self.answer["truth"],
-            predicted=self.answer["predicted"],
-            answer=self.answer["answer"],
-            unlike_training=bool(self.answer["unlike_training"]),
-            target=self.target,
-            horse=self.answer["horse"],
-            path=self.answer["path"],
-            tolerance=tolerance,
-            colormap=colormap,
-        )
-
-    @property
-    def name(self) -> str:
-        """What its files are called."""
-        answer = self.answer
-        return as_file_name(f"{answer['predicted']}-{answer['horse']}-{answer['photo_id'][:8]}")
-
-    @property
-    def tile(self) -> tuple[Explained, str]:
-        """Its last view and a caption, for a contact sheet."""
-        predicted = self.answer["predicted"]
-        certainty = float(self.answer[f"p_{predicted}"])
-        return self.views[-1], f"{self.answer['horse']}\n{predicted} ({certainty:.0%})"
+LONGEST_PX = 320
+"""Longer side of a picture, at most."""
+MAP_PX = 56
+"""Side of a map, at most: more would not be seen over such a picture."""
+QUALITY = 82
+"""Of the JPEGs."""
+BLOCK = 128
+"""Photographs whose maps and scores are in a thread's memory together."""
+_LEVELS = np.linspace(-1, 1, 255)  # strengths that a map tells apart; the middle one is 0
 
 
-def examples(
-    photo_ids: Iterable[str],
-    predictions: pd.DataFrame,
-    catalogue: pd.DataFrame,
-    scores: pd.DataFrame,
-    maps: Sequence[str | Path],
-    structures: Mapping[str, Mapping[str, Any]],
-    backbones: Mapping[str, Backbone],
-    images_dir: Path,
-) -> Iterator[Example]:
-    """Gather photographs that have a map, in the order given; one picture in memory at a time.
+def write(
+    folder: str | Path,
+    known: Known,
+    page: Iterable[str | Path],
+    *,
+    study: str,
+    classes: Sequence[str],
+    n: int | None,
+    tolerance: float,
+    colormap: str,
+    seed: int,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> int:
+    """Write the page, ``data.js``, ``pictures/{image_id}.jpg`` and ``maps/{image_id}.png``.
+
+    Whatever the number of photographs, a thread holds one picture and the maps of BLOCK.
 
     Parameters
     ----------
-    predictions, catalogue, scores : tables.PREDICTIONS, tables.IMAGES, tables.REGION_SCORES.
-    maps : attributions/{shard}.safetensors.
-    structures : of each fold's model, for its views and backbone.
-    backbones : by name, for how they frame a picture.
+    page : index.html, and the scripts and styles that stand beside it.
+    n : photographs shown, drawn evenly over the classes; None for all that were explained.
+    tolerance : completeness gap above which a map is said to be approximate.
+
+    Returns
+    -------
+    Number of photographs in the gallery.
     """
-    wanted = list(photo_ids)
-    here = predictions[predictions["photo_id"].isin(wanted)]
-    answers: dict[Any, Any] = here.set_index("photo_id", drop=False).to_dict(orient="index")
-    rows = catalogue[catalogue["photo_id"].isin(wanted)]
-    frames = {(row.photo_id, row.view): row for row in rows.itertuples(index=False)}
-    trained = scores[(scores["model"] == "trained") & scores["photo_id"].isin(wanted)]
-    own = dict(iter(trained.groupby("image_id")))
-    found: dict[str, list[Any]] = {}
-    for path in maps:
-        part = attribution.read_maps(path, rows["image_id"].tolist())
-        found |= {
-            name: facts
-            for name, *facts in zip(part.image_ids, part.values, part.target, part.gap, strict=True)
-        }
-    for photo in wanted:
-        answer = answers.get(photo)
-        if answer is None:
-            continue
-        structure = structures[answer["fold"]]
-        shown: list[Any] = [frames[photo, view] for view in structure["views"]]
-        if any(row.image_id not in found for row in shown):
-            continue
-        backbone = backbones[structure["backbone"]]
-        picture = images.read(images_dir / answer["path"])
-        views = []
-        for row in shown:
-            box = (row.x0, row.y0, row.x1, row.y1)
-            cut, extent = panels.frame(
-                picture, box, backbone.side, backbone.fit, backbone.crop_share
-            )
-            values, _, gap = found[row.image_id]
-            about = own.get(row.image_id, trained.iloc[:0])
-            views.append(Explained(row.view, cut, extent, values, float(gap), about))
-        predicted = answer["predicted"]
-        told = abstention.answer(predicted, answer[f"p_{predicted}"], answer["threshold"])
-        answer |= {"answer": told, "unlike_training": answer["novelty"] > 1}
-        yield Example(answer, found[shown[0].image_id][1], views)
+    folder = Path(folder)
+    for name in ("pictures", "maps"):
+        (folder / name).mkdir(parents=True)
+    n_explained = len(known.predictions)
+    chosen = sorted(attribution.choose(known.predictions, n, seed))
+    known = known.of(chosen)
+    blocks = [chosen[i : i + BLOCK] for i in range(0, len(chosen), BLOCK)]
+    palette = _palette(colormap)
+
+    def draw(block: list[str]) -> list[dict[str, Any]]:
+        found = []
+        for example in examples.gather(block, known, LONGEST_PX):
+            for view in example.views:
+                _draw(view, folder, palette)
+            found.append(_entry(example, classes))
+        return found
+
+    with ThreadPoolExecutor(workers) as threads:
+        drawn: Iterator[Any] = (e for entries in threads.map(draw, blocks) for e in entries)
+        if progress:
+            drawn = _counted(drawn, len(chosen), progress)
+        about = _about(study, classes, tolerance, colormap, n_explained)
+        n_shown = write_data(folder / "data.js", about, drawn)
+    for part in sorted(map(Path, page), key=lambda path: path.name == "index.html"):
+        shutil.copyfile(part, folder / part.name)
+    return n_shown
+
+
+def write_data(path: Path, about: Mapping[str, Any], photos: Iterable[Mapping[str, Any]]) -> int:
+    """Write ``data.js``, one photograph after the other; return their number.
+
+    JSON in a script: a page opened from the disk may load no other file.
+    """
+    n = 0
+    with files.written_whole(path) as aside, aside.open("w", encoding="ascii") as file:
+        file.write(f'"use strict";\nwindow.gallery = {_json(about)[:-1]},"photos":[')
+        for photo in photos:
+            file.write(f"{',' if n else ''}\n{_json(photo)}")
+            n += 1
+        file.write("\n]};\n")
+    return n
+
+
+def _counted(entries: Iterable[Any], total: int, progress: Progress) -> Iterator[Any]:
+    for done, entry in enumerate(entries, 1):
+        yield entry
+        progress(done, total)
+
+
+def _about(
+    study: str, classes: Sequence[str], tolerance: float, colormap: str, n_explained: int
+) -> dict[str, Any]:
+    """What the page knows of the study."""
+    colors = class_colors(classes)
+    return {
+        "study": study,
+        "classes": [{"name": name, "color": colors[name]} for name in classes],
+        "tolerance": tolerance,
+        "n_explained": n_explained,
+        "scale": [to_hex(overlays.colours(colormap)(x)) for x in np.linspace(0, 1, 9)],
+    }
+
+
+def _entry(example: Example, classes: Sequence[str]) -> dict[str, Any]:
+    """What the page knows of a photograph; classes by their number."""
+    answer = example.answer
+    at = {name: i for i, name in enumerate(classes)}
+    session = answer["session"]
+    return {
+        "id": answer["photo_id"],
+        "path": answer["path"],
+        "horse": answer["horse"],
+        "session": session if isinstance(session, str) else None,
+        "truth": at[answer["truth"]],
+        "predicted": at[answer["predicted"]],
+        "target": at[example.target],
+        "sure": answer["answer"] != NOT_SURE,
+        "unlike": bool(answer["unlike_training"]),
+        "p": [_rounded(answer[f"p_{name}"]) for name in classes],
+        "gap": _rounded(example.views[0].gap),
+        "steps": example.views[0].steps,
+        "views": [_view(view) for view in example.views],
+    }
+
+
+def _view(view: Explained) -> dict[str, Any]:
+    """Size in pixels; place of the map in shares of the picture; region, enrichment, share, net."""
+    height, width = view.picture.shape[:2]
+    left, right, bottom, top = view.extent
+    place = (left / width, top / height, (right - left) / width, (bottom - top) / height)
+    rows = panels.drawn_regions(view.scores)[["enrichment", "share", "signed"]]
+    return {
+        "view": view.view,
+        "image": view.image_id,
+        "size": [width, height],
+        "place": [_rounded(share) for share in place],
+        "regions": [
+            [name, *map(_rounded, measures)]
+            for name, *measures in rows.itertuples(name=None)
+        ],
+    }  # fmt: skip
+
+
+def _draw(view: Explained, folder: Path, palette: Mapping[str, Any]) -> None:
+    picture = Image.fromarray(view.picture)
+    picture.save(folder / "pictures" / f"{view.image_id}.jpg", quality=QUALITY)
+    cells = view.map
+    if cells.shape[-1] > MAP_PX:
+        whole = torch.from_numpy(np.asarray(cells, np.float32))[None]
+        cells = integrated_gradients.shrink(whole, MAP_PX)[0].numpy()
+    levels = np.rint((overlays.strength(cells) + 1) / 2 * (len(_LEVELS) - 1)).astype(np.uint8)
+    drawn = Image.frombytes("P", levels.shape[::-1], levels.tobytes())
+    drawn.putpalette(palette["colours"])
+    drawn.save(folder / "maps" / f"{view.image_id}.png", transparency=palette["opacity"])
+
+
+def _palette(colormap: str) -> dict[str, Any]:
+    """Colour and opacity depend on a cell's strength alone: a byte a cell tells both."""
+    rgba = np.rint(255 * overlays.tint(_LEVELS, colormap)).astype(np.uint8)
+    return {"colours": rgba[:, :3].tobytes(), "opacity": rgba[:, 3].tobytes()}
+
+
+def _rounded(number: Any) -> float | None:
+    """Four digits: more is not seen, and a gallery has a million numbers."""
+    return float(f"{number:.4g}") if math.isfinite(number) else None
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, separators=(",", ":"), allow_nan=False)

@@ -147,6 +147,31 @@ def fit(
     _, height, width = picture.shape
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise ValueError(f"box {box} is not inside the picture of {width} × {height} pixels")
+    (x0, y0, x1, y1), (left, top), (new_w, new_h), affine = place(box, side, how, crop_share)
+    resized = resize(
+        picture[:, y0:y1, x0:x1], [new_h, new_w], InterpolationMode(interpolation), antialias=True
+    )
+    square = resized
+    if (new_w, new_h) != (side, side):
+        square = torch.full((3, side, side), PAD_GREY, dtype=torch.uint8)
+        square[:, top : top + new_h, left : left + new_w] = resized
+    return square.contiguous(), affine
+
+
+def place(
+    box: tuple[int, int, int, int],
+    side: int,
+    how: Literal["squash", "pad", "crop"],
+    crop_share: float = 1.0,
+) -> tuple[tuple[int, int, int, int], tuple[int, int], tuple[int, int], np.ndarray]:
+    """Say how :func:`fit` lays a frame into its square.
+
+    Returns
+    -------
+    What is cut out of the picture (x0, y0, x1, y1), where its corner comes to lie in the square
+    (x, y), the width and height that it gets there, and the affine (2, 3).
+    """
+    x0, y0, x1, y1 = box
     if how == "crop":
         edge = max(1, round(crop_share * min(x1 - x0, y1 - y0)))
         x0, y0 = x0 + (x1 - x0 - edge) // 2, y0 + (y1 - y0 - edge) // 2
@@ -156,15 +181,8 @@ def fit(
     if how == "pad":
         new_w, new_h = (max(1, round(side * length / max(w, h))) for length in (w, h))
     left, top = (side - new_w) // 2, (side - new_h) // 2
-    resized = resize(
-        picture[:, y0:y1, x0:x1], [new_h, new_w], InterpolationMode(interpolation), antialias=True
-    )
-    square = resized
-    if (new_w, new_h) != (side, side):
-        square = torch.full((3, side, side), PAD_GREY, dtype=torch.uint8)
-        square[:, top : top + new_h, left : left + new_w] = resized
     affine = np.array([[new_w / w, 0, left - x0 * new_w / w], [0, new_h / h, top - y0 * new_h / h]])
-    return square.contiguous(), affine
+    return (x0, y0, x1, y1), (left, top), (new_w, new_h), affine
 
 
 def hide(picture: Tensor, boxes: Iterable[tuple[int, int, int, int]]) -> Tensor:

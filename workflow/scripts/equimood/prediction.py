@@ -14,13 +14,13 @@ from equimood import (
     files,
     images,
     integrated_gradients,
-    panels,
+    overlays,
     settings,
     tables,
 )
 from equimood.abstention import answer
 from equimood.errors import UserError
-from equimood.gallery import Example
+from equimood.examples import Example
 from equimood.logs import Progress
 from equimood.models import EmotionModel
 from equimood.tables import BOX
@@ -207,12 +207,12 @@ def _squares(rows: pd.DataFrame, images_dir: Path, model: EmotionModel) -> Tenso
 
 def _explained(
     name: str, row: pd.Series, images_dir: Path, model: EmotionModel, values: np.ndarray, gap: float
-) -> panels.Explained:
+) -> overlays.Explained:
     x0, y0, x1, y1 = (int(row[side]) for side in BOX)
     backbone = model.backbone
-    cut, extent = panels.frame(
+    cut, extent = overlays.frame(
         images.read(images_dir / row["image"]), (x0, y0, x1, y1), backbone.side, backbone.fit,
         backbone.crop_share,
     )  # fmt: skip
     nothing = pd.DataFrame(columns=tables.REGION_SCORES.names).astype({"visible": bool})
-    return panels.Explained(name, cut, extent, values, gap, nothing)
+    return overlays.Explained(name, cut, extent, values, gap, nothing)

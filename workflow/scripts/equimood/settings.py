@@ -526,6 +526,9 @@ class Figures(Section):
     """Images shown one by one, drawn evenly over classes, right and wrong."""
     sheet_columns: int = Field(6, ge=1, le=20)
     """Images of each kind (confident, typical, doubtful, wrong) on a class's contact sheet."""
+    gallery: int | None = Field(10_000, ge=0)
+    """Photographs in the gallery, drawn evenly over the classes from those explained; null: all.
+    Beyond some 50,000 the page takes seconds to open."""
     colormap: Diverging = "PuOr"
     """Diverging matplotlib colour map of signed attributions; the default is colour-blind safe."""
 

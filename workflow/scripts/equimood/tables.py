@@ -11,6 +11,7 @@ import unicodedata
 import zipfile
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -241,9 +242,13 @@ def write(frame: pd.DataFrame, path: str | Path, schema: pa.Schema, *extra: str)
         pq.write_table(table.replace_schema_metadata(None), aside)
 
 
-def read(path: str | Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read an inner table."""
-    return pq.read_table(path, columns=columns).to_pandas()
+def read(
+    path: str | Path,
+    columns: list[str] | None = None,
+    filters: list[tuple[str, str, Any]] | None = None,
+) -> pd.DataFrame:
+    """Read an inner table, or of it the rows for which all ``filters`` (pyarrow's) hold."""
+    return pq.read_table(path, columns=columns, filters=filters).to_pandas()
 
 
 def concatenated(paths: Iterable[str | Path]) -> pd.DataFrame:
