@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from equimood import attribution, cluster, devices, files, logs, models, tables, usage
+from equimood import attribution, cluster, devices, files, logs, models, references, tables, usage
 from equimood.settings import Explain
 
 logs.start(snakemake.log[0])
@@ -12,7 +12,7 @@ devices.use_threads(snakemake.threads)
 params, device = snakemake.params, devices.choose()
 options = Explain(**params.explain, batch_size=snakemake.resources.batch_size)
 catalogue = tables.read(snakemake.input.images)
-regions = tables.read(snakemake.input.regions)
+region_table = tables.read(snakemake.input.regions)
 rows = attribution.plan(
     catalogue,
     tables.concatenated(snakemake.input.predictions),
@@ -22,13 +22,12 @@ rows = attribution.plan(
     n_shards=params.n_shards,
 )
 folders = {folder.name: folder for folder in (Path(c).parent for c in snakemake.input.cards)}
-mean = None
-if options.baseline == "mean":
-    mean = attribution.mean_colour(catalogue, params.images_dir, params.seed)
+splits = tables.read(snakemake.input.splits)
+needed = references.gather(catalogue, splits, options, params.images_dir, params.seed)
 new = attribution.explain_shard(
     rows,
     lambda fold: models.load_with(folders[fold], snakemake.input.backbones, device),
-    None if regions.empty else regions,
+    None if region_table.empty else region_table,
     options,
     params.images_dir,
     snakemake.output.maps,
@@ -36,7 +35,7 @@ new = attribution.explain_shard(
     record=files.new_record(params.record),
     device=device,
     seed=params.seed,
-    mean=mean,
+    references=needed,
     workers=snakemake.threads,
     progress=logs.progress("images explained"),
 )

@@ -51,7 +51,7 @@ class Explained:
     picture : (h, w, 3) uint8, the frame in its own proportions.
     extent : left, right, bottom, top of the model's input, in pixels of ``picture``.
     map : (m, m) signed attribution of each cell of the input.
-    gap : completeness gap.
+    gap : completeness gap; NaN where the method has none.
     scores : the image's ``tables.REGION_SCORES``; empty without regions.
     """
 
@@ -137,6 +137,8 @@ def panel(
         overlay.set_title(f"What speaks for {_short(target, 18)}")
         photo.set_xlabel(_short(path, 44), fontsize=7.5, color=GREY)
         gap = "over 100 %" if view.gap > 1 else f"{100 * view.gap:.1f} %"
+        if np.isnan(view.gap):  # occlusion and Grad-CAM need not add up
+            gap = "not defined"
         rough = " (rough)" if view.gap > tolerance else ""
         overlay.set_xlabel(f"completeness gap {gap}{rough}", fontsize=7.5, color=GREY)
         if view.scores["visible"].any():
