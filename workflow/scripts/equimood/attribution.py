@@ -28,6 +28,9 @@ EXPLAIN_VERSION = 2
 NONE = -1
 """Stands for a class where the score is not a difference of two."""
 
+PASSES_TOGETHER = 4
+"""Photographs explained together, in passes: their last points, few each, then share passes."""
+
 Loader = Callable[[str], Any]
 """Gives the trained ``models.EmotionModel`` of an outer fold."""
 
@@ -267,8 +270,8 @@ def _parts(
     for part in _kept(state, set(items), _photo_id(photos[0]), _photo_id(photos[-1])):
         kept.update(tables.unpack_ids(part["item"]))
         yield part, False
-    size = job.explain.batch_size
-    chunk = Chunk(size)
+    chunk = Chunk(job.explain.batch_size)
+    size = PASSES_TOGETHER * job.explain.batch_size
     cut = [range(start, min(start + size, len(photos))) for start in range(0, len(photos), size)]
     left = [[i for i in batch if items[i] not in kept] for batch in cut]
     batches = [batch for batch in left if batch]

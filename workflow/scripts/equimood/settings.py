@@ -504,7 +504,7 @@ class Explain(Section):
     """With `baseline: constant`, the colour: red, green and blue, 0 to 1."""
     n_steps: int = Field(16, ge=4, le=1024)
     """Points of the integral of every image at first: regions settle at 16."""
-    max_steps: int = Field(64, ge=4)
+    max_steps: int = Field(128, ge=4)
     """Points at most of an image whose completeness gap is above the tolerance: they are added
     where the integral is worst until it is not."""
     tolerance: Share = 0.05
