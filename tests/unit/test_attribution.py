@@ -8,17 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from captum.attr import IntegratedGradients
 from equimood import (
     attribution,
     backbones,
+    features,
     images,
     integrated_gradients,
     models,
+    references,
     regions,
     settings,
     tables,
 )
+from equimood.errors import UserError
 from PIL import Image
 from torch import nn
 
@@ -39,8 +41,11 @@ class TinyModel(nn.Module):
         self.head = nn.Linear(backbone.n_features["avg"] * len(views), len(CLASSES))
         nn.init.normal_(self.head.weight)
 
+    def logits(self, X):
+        return self.head(X)
+
     def forward(self, *views):
-        return self.head(torch.cat([self.backbone(v, ["avg"])["avg"] for v in views], 1))
+        return self.logits(torch.cat([self.backbone(v, ["avg"])["avg"] for v in views], 1))
 
 
 class Quadratic(nn.Module):
@@ -91,7 +96,8 @@ def study(tmp_path, monkeypatch):
             )  # fmt: skip
         predictions.append(
             {"photo_id": hex_id(path), "path": path, "horse": horse, "fold": str(i % 3),
-             "truth": CLASSES[i // 3], "predicted": CLASSES[i % 2]}
+             "truth": CLASSES[i // 3], "predicted": CLASSES[i % 2],
+             "p_neutral": 0.5 - 0.3 * (i % 2), "p_alarmed": 0.2 + 0.3 * (i % 2), "p_annoyed": 0.3}
         )  # fmt: skip
         for name, box in (("eye_left", (12, 6, 20, 14)), ("ear_left", (20, 0, 30, 8))):
             region_rows.append(
@@ -117,27 +123,13 @@ def run(study, load_model, tag="", settings_=None, seed=1, **options):
 # ------------------------------------------------------------------------------- one batch
 
 
-def test_maps_are_those_of_captum_image_by_image(backbone):
-    model = TinyModel(backbone, 1).eval().requires_grad_(False)
-    pixels = torch.rand(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-    target, chosen = torch.tensor([0, 1, 2, 1]), explain(n_steps=12, batch_size=5)
-    found = integrated_gradients.integrate(model, [pixels], target, chosen)
-    for i in range(4):
-        start = integrated_gradients.blur(pixels[i : i + 1], chosen.blur * SIDE)
-        alone = IntegratedGradients(model).attribute(
-            pixels[i : i + 1], start, target=int(target[i]), n_steps=12
-        )
-        assert torch.allclose(found.maps[0][i], alone.sum(1)[0], atol=1e-5)
-
-
-@pytest.mark.parametrize("quadrature", ["gausslegendre", "riemann_middle"])
-def test_the_integral_of_a_known_function_is_exact_for_every_view(quadrature):
+def test_the_integral_of_a_known_function_is_exact_for_every_view():
     """The gradient of x² integrates to x² - b², pixel by pixel."""
     pixels = [torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in (1, 2)]
-    chosen, target = explain(quadrature=quadrature, n_steps=4), torch.tensor([0, 1])
+    chosen, target = explain(n_steps=4), torch.tensor([0, 1])
     found = integrated_gradients.integrate(Quadratic(), pixels, target, chosen)
     for view, map_ in enumerate(found.maps):
-        start = integrated_gradients.baseline(pixels[view], chosen)
+        start = integrated_gradients.blur(pixels[view], 16)
         exact = (1 + view) * (pixels[view] ** 2 - start**2).sum(1)
         assert torch.allclose(map_[0], exact[0], atol=1e-4)
         assert torch.allclose(map_[1], -exact[1], atol=1e-4)
@@ -149,7 +141,9 @@ def test_the_completeness_gap_closes_with_the_number_of_steps(backbone):
     pixels = torch.rand(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     target = torch.zeros(6, dtype=torch.long)
     gaps = [
-        integrated_gradients.integrate(model, [pixels], target, explain(n_steps=n)).gap.median()
+        integrated_gradients.integrate(
+            model, [pixels], target, explain(n_steps=n, max_steps=n)
+        ).gap.median()
         for n in (4, 64)
     ]
     assert gaps[1] < 0.3 * gaps[0]
@@ -165,7 +159,7 @@ def test_a_gap_is_taken_relative_to_a_tenth_of_a_logit_at_least():
 
 def test_a_blurred_start_keeps_the_mean_and_is_never_black():
     pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    start = integrated_gradients.baseline(pixels, explain(blur=0.2))
+    (start,) = integrated_gradients.baselines([pixels], explain(blur=0.2))
     assert start.mean((2, 3)) == pytest.approx(pixels.mean((2, 3)), abs=0.02)
     assert start.min() > 0.3
     assert start.std() < 0.1 * pixels.std()
@@ -177,13 +171,17 @@ def test_a_blurred_start_keeps_the_mean_and_is_never_black():
     assert torch.allclose(integrated_gradients.blur(edge.mT, 3.0)[0, 0, :, 16], profile, atol=1e-6)
 
 
-def test_the_mean_colour_is_a_start_and_must_be_given():
+def test_a_colour_is_a_start_and_must_be_given():
     pixels = torch.rand(2, 3, 16, 16)
     chosen = explain(baseline="mean")
-    start = integrated_gradients.baseline(pixels, chosen, np.array([0.2, 0.4, 0.6]))
-    assert torch.allclose(start[:, :, 5, 7], torch.tensor([0.2, 0.4, 0.6]))
-    with pytest.raises(ValueError, match="mean colour"):
-        integrated_gradients.baseline(pixels, chosen)
+    grey = integrated_gradients.colour(np.array([0.2, 0.4, 0.6]), 1)
+    found = integrated_gradients.integrate(
+        Quadratic(), [pixels], torch.tensor([0, 0]), chosen, grey
+    )
+    exact = (pixels**2 - torch.tensor([0.2, 0.4, 0.6]).view(3, 1, 1) ** 2).sum(1)
+    assert torch.allclose(found.maps[0], exact, atol=1e-4)
+    with pytest.raises(ValueError, match="`mean` needs references"):
+        integrated_gradients.baselines([pixels], chosen)
 
 
 @pytest.mark.parametrize("side", [5, 8, 16, 30])
@@ -264,6 +262,19 @@ def test_the_target_is_the_predicted_or_the_true_class(study):
         column = {"predicted": "predicted", "true": "truth"}[target]
         asked = predictions.set_index("photo_id")[column]
         assert (rows["target"] == rows["photo_id"].map(asked)).all()
+
+
+def test_a_contrast_is_with_the_class_named_or_else_with_the_second_likeliest(study):
+    catalogue, predictions, _ = study
+    rows = attribution.plan(catalogue, predictions, explain(), 1)
+    assert rows["against"].isna().all()
+    rows = attribution.plan(catalogue, predictions, explain(target="contrast"), 1)
+    assert set(rows["target"]) == {"neutral", "alarmed"}
+    assert (rows["against"] == "annoyed").all()
+    named = explain(target="contrast", contrast="alarmed")
+    rows = attribution.plan(catalogue, predictions, named, 1)
+    expected = rows["target"].map({"neutral": "alarmed", "alarmed": "annoyed"})
+    assert (rows["against"] == expected).all()
 
 
 # -------------------------------------------------------------------------------- a shard
@@ -452,24 +463,126 @@ def test_some_maps_are_read_alone(study, backbone):
 
 
 def test_the_mean_colour_is_that_of_the_pictures(study):
-    colour = attribution.mean_colour(study[0], "images", 1)
+    colour = references.mean_colour(study[0], "images", 1)
     assert colour.shape == (3,)
     assert colour == pytest.approx([0.5] * 3, abs=0.06)
 
 
+def test_a_contrast_is_kept_apart_and_told(study, backbone):
+    model = TinyModel(backbone, 1)
+    _, plain, _ = run(study, lambda fold: model)
+    assert plain.against == [None] * 9
+    chosen = explain(control_images=0, target="contrast")
+    new, maps, _ = run(study, lambda fold: model, settings_=chosen)
+    assert new == 9
+    assert maps.target == plain.target and maps.against == ["annoyed"] * 9
+    assert not np.allclose(maps.values, plain.values, atol=1e-3)
+
+
+def test_every_image_ends_with_its_gap_its_steps_and_a_flag(study, backbone):
+    chosen = explain(control_images=0, tolerance=0.02, max_steps=9)
+    _, maps, _ = run(study, lambda fold: TinyModel(backbone, 3), settings_=chosen)
+    assert set(maps.steps) == {8, 9}
+    assert maps.rough.tolist() == (maps.gap > 0.02).tolist()
+    assert maps.rough.any() and not maps.rough.all()
+
+
+SPLITS = pd.DataFrame({
+    "fold": np.repeat(["0", "1", "2"], 3),
+    "horse": ["horse0", "horse1", "horse2"] * 3,
+    "role": ["test", "train", "train", "train", "test", "train", "train", "train", "test"],
+})  # fmt: skip
+
+
+def neutral(**changes):
+    return explain(
+        **{"control_images": 0, "baseline": "neutral", "neutral": "neutral", "n_references": 2}
+        | changes
+    )
+
+
+def test_references_are_of_the_class_and_of_other_horses_than_the_explained(study):
+    catalogue, *_ = study
+    found = references.gather(catalogue, SPLITS, neutral(), "images", 1)
+    for fold, rows in found.photographs.items():
+        assert set(rows["label"]) == {"neutral"}
+        assert rows["photo_id"].nunique() == rows["horse"].nunique() == 2
+        assert set(rows["view"]) == {"whole", "head"}
+        assert f"horse{fold}" not in set(rows["horse"])
+    few = references.gather(catalogue, SPLITS, neutral(n_references=1), "images", 1)
+    assert found.key("0") != found.key("1") and found.key("0") != few.key("0")
+    final = references.gather(catalogue, None, neutral(n_references=3), "images", 1)
+    assert set(final.photographs["final"]["horse"]) == {"horse0", "horse1", "horse2"}
+    with pytest.raises(UserError, match="no photograph of 'neutral' among the horses"):
+        references.gather(catalogue[catalogue["horse"] == "horse0"], SPLITS, neutral(), "", 1)
+
+
+def test_a_map_against_neutral_photographs_is_the_mean_over_them(study, backbone):
+    catalogue, predictions, _ = study
+    model = TinyModel(backbone, 1, views=("head", "whole"))
+    chosen = neutral(map_px=None, max_steps=64, tolerance=1e-3)
+    known = references.gather(catalogue, SPLITS, chosen, "images", 1)
+    _, maps, _ = run(study, lambda fold: model, settings_=chosen, references=known)
+    photo = predictions.iloc[4]
+    rows = catalogue[catalogue["photo_id"] == photo.photo_id].set_index("view")
+    box = {view: tuple(rows.loc[view, tables.BOX]) for view in model.views}
+    own = known.photographs[photo.fold]
+
+    def tensor(row, box):
+        return features.square(Path("images") / row.path, box, backbone)[0].float() / 255
+
+    pixels = [tensor(photo, box[view])[None] for view in model.views]
+    starts = [
+        torch.stack(
+            [tensor(row, tuple(row[tables.BOX])) for _, row in own[own["view"] == v].iterrows()]
+        )
+        for v in model.views
+    ]
+    target = torch.tensor([CLASSES.index(photo.predicted)])
+    one = explain(baseline="constant", constant=[0, 0, 0], n_steps=64, tolerance=1e-3)
+    alone = [
+        integrated_gradients.integrate(model, pixels, target, one, [s[j : j + 1] for s in starts])
+        for j in range(2)
+    ]
+    for v, view in enumerate(model.views):
+        expected = torch.stack([found.maps[v][0] for found in alone]).mean(0).numpy()
+        at = maps.image_ids.index(rows.loc[view, "image_id"])
+        assert np.corrcoef(maps.values[at].ravel(), expected.ravel())[0, 1] > 0.995
+        assert np.abs(maps.values[at] - expected).max() < 0.1 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("method", ["captum", "occlusion", "gradcam"])
+def test_other_methods_go_the_same_way_and_have_a_gap_only_if_they_should_add_up(
+    study, backbone, method
+):
+    model = TinyModel(backbone, 1, views=("head", "whole"))
+    chosen = explain(control_images=2, method=method)
+    new, maps, scores = run(study, lambda fold: model, settings_=chosen)
+    assert new == 11 and np.isfinite(maps.values).all() and np.abs(maps.values).max() > 0
+    assert np.isnan(maps.gap).all() == (method != "captum")
+    assert not maps.rough[np.isnan(maps.gap)].any()
+    assert scores.loc[scores["visible"], "enrichment"].notna().any()
+    told = attribution.gaps(["maps.safetensors"], 0.05)
+    assert told["n_images"] == 18
+    assert (told["median"] is None) == (method != "captum")
+    assert told["steps_median"] == {"captum": 8, "occlusion": 1 + 2 * 22**2, "gradcam": 1}[method]
+
+
 def test_gaps_and_explained_photographs_are_told_over_all_shards(study, backbone):
     catalogue, predictions, region_table = study
-    paths, gap = [], []
+    paths, gap, steps = [], [], []
     for tag, part in (("a", predictions[:5]), ("b", predictions[5:]), ("c", predictions[:0])):
         own = (catalogue, part, region_table)
         _, maps, _ = run(own, lambda fold: TinyModel(backbone, 1, ("whole", "head")), tag)
         paths.append(f"{tag}maps.safetensors")
         gap.extend(maps.gap.tolist())
+        steps.extend(maps.steps.tolist())
     assert len(gap) == 18 and min(gap) < max(gap)
     found = attribution.gaps(paths, tolerance=float(np.sort(gap)[11]))
     assert found["n_images"] == 18
     assert found["median"] == pytest.approx(np.median(gap))
     assert found["p95"] == pytest.approx(np.percentile(gap, 95))
+    assert found["steps_median"] == np.median(steps) and found["steps_p95"] >= 8
     assert found["share_over_tolerance"] == pytest.approx(np.mean(gap > np.sort(gap)[11]))
     assert attribution.gaps(paths[2:], 0.05)["n_images"] == 0
     assert attribution.explained(paths, catalogue) == set(predictions["photo_id"])

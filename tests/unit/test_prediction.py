@@ -5,7 +5,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from equimood import backbones, features, figures, integrated_gradients, prediction, settings
+from equimood import (
+    backbones,
+    features,
+    figures,
+    integrated_gradients,
+    prediction,
+    references,
+    settings,
+)
 from equimood.errors import UserError
 from equimood.heads import Head, Structure
 from equimood.models import EmotionModel
@@ -286,8 +294,8 @@ def test_an_explanation_is_of_the_predicted_class_in_every_view(model, folder, t
     views = WHOLE | BODY
     asked = Predict(images=table(folder, ("a.png", 20, 10, 60, 40), ("b.JPG", 0, 0, 40, 40)))
     explain = settings.Explain(n_steps=64, map_px=8, baseline=baseline)
-    mean = np.array([0.5, 0.5, 0.5])
-    found, _, examples = judged(model, asked, views, explain=explain, mean=mean)
+    known = references.References((0.5, 0.5, 0.5)) if baseline == "mean" else None
+    found, _, examples = judged(model, asked, views, explain=explain, known=known)
     assert [example.target for example in examples] == found["predicted"].tolist()
     for example, boxes in zip(
         examples,
@@ -299,7 +307,9 @@ def test_an_explanation_is_of_the_predicted_class_in_every_view(model, folder, t
                   for box in boxes]  # fmt: skip
         pixels = [features.pixels(each[None], "cpu") for each in square]
         target = torch.tensor([CLASSES.index(example.target)])
-        alone = integrated_gradients.integrate(model(views), pixels, target, explain, mean)
+        alone = integrated_gradients.integrate(
+            model(views), pixels, target, explain, known and known.tensors("final", model(views))
+        )
         for view, map_ in zip(example.views, alone.maps, strict=True):
             expected = integrated_gradients.shrink(map_, 8)[0].numpy()
             np.testing.assert_allclose(view.map, expected, atol=1e-3 * abs(expected).max())

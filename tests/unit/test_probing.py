@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from equimood import backbones, faithfulness, integrated_gradients, probing, settings, tables, trust
+from equimood.references import References
 from PIL import Image
 from torch import nn
 
@@ -74,7 +75,7 @@ def run(study, load, *, other=None, with_regions=True, n=N):
     return probing.probe(
         probing.sample(catalogue, predictions, EXPLAIN, n, 1), load, lambda fold, model: other,
         given if with_regions else None, EXPLAIN, TESTS, folder, device=torch.device("cpu"),
-        seed=1, mean=MEAN,
+        seed=1, references=References(), mean=MEAN,
     )  # fmt: skip
 
 
@@ -170,10 +171,10 @@ def test_the_maps_of_a_model_of_one_corner_are_found_to_be_right(study, backbone
 def test_an_edge_detector_is_no_explanation(study, backbone, monkeypatch):
     """It looks convincing and knows nothing of the network, which is random here, too."""
 
-    def edges(model, views, target, explain, mean):
+    def edges(model, views, target, *_):
         maps = [faithfulness.edges([view]).view(-1, 20, 20) for view in views]
         wide = [torch.nn.functional.interpolate(m[:, None], SIDE)[:, 0] for m in maps]
-        return integrated_gradients.Integrated(tuple(wide), target, target)
+        return integrated_gradients.Integrated(tuple(wide), target, target, target)
 
     monkeypatch.setattr(probing, "integrate", edges)
     verdict = judged(run(study, lambda fold: TinyModel(backbone, 1), other=TinyModel(backbone, 2)))
@@ -185,9 +186,9 @@ def test_an_edge_detector_is_no_explanation(study, backbone, monkeypatch):
 def test_maps_drawn_at_random_are_no_explanation(study, backbone, monkeypatch):
     source = torch.Generator().manual_seed(1)
 
-    def noise(model, views, target, explain, mean):
+    def noise(model, views, target, *_):
         maps = tuple(torch.randn(view[:, 0].shape, generator=source) for view in views)
-        return integrated_gradients.Integrated(maps, target, target)
+        return integrated_gradients.Integrated(maps, target, target, target)
 
     monkeypatch.setattr(probing, "integrate", noise)
     verdict = judged(run(study, lambda fold: TinyModel(backbone, 1), other=TinyModel(backbone, 2)))

@@ -178,6 +178,27 @@ def test_a_value_that_does_not_fit_is_answered_with_what_to_write(key, value, to
     assert any(line.startswith(f"study.yaml: {told}") for line in lines), lines
 
 
+@pytest.mark.parametrize(
+    ("explain", "told"),
+    [
+        ({"neutral": "neutral"}, "`neutral` is for `baseline: neutral`; write that"),
+        ({"baseline": "neutral"}, "`baseline: neutral` needs the class"),
+        ({"baseline": "neutral", "neutral": "calm"}, "explain.neutral: found 'calm'"),
+        ({"constant": [0, 0, 0]}, "`constant` is for `baseline: constant`"),
+        ({"baseline": "constant"}, "needs a colour: write `constant: [0.5, 0.5, 0.5]`"),
+        ({"contrast": "annoyed"}, "`contrast` is for `target: contrast`"),
+        ({"target": "contrast", "contrast": "calm"}, "explain.contrast: found 'calm'"),
+        ({"max_steps": 8}, "max_steps 8 is below n_steps; write at least 16"),
+        (
+            {"baseline": "neutral", "neutral": "neutral", "n_references": 9},
+            "are shared between n_references 9, and each needs 2; write at least 18",
+        ),
+    ],
+)
+def test_ways_to_explain_that_do_not_fit_together_are_refused(explain, told):
+    assert told in refusal(DEMO, explain=explain)
+
+
 def test_every_colour_map_let_through_is_one_of_matplotlib():
     assert set(get_args(settings.Diverging)) <= set(matplotlib.colormaps)
 

@@ -3,7 +3,8 @@ Say for every image, pixel by pixel and region by region, what its prediction re
 
 An image is explained by the model that never saw its horse.
 
-INPUTS   results/{study}/model/{fold}/, catalogue/images.parquet, regions.parquet, the images
+INPUTS   results/{study}/model/{fold}/, catalogue/images.parquet, regions.parquet,
+         splits/splits.parquet, the images
 OUTPUTS  results/{study}/attributions/{shard}.safetensors, {shard}.parquet
          results/{study}/explanation/regions.parquet, summary.csv, summary.tex, stability.csv,
          ethogram.csv, checks.json, figures, panels/
@@ -24,6 +25,7 @@ rule explain_shard:
         backbones=ALL_BACKBONES,
         images=rules.ingest.output.images,
         regions=rules.ingest.output.regions,
+        splits=rules.split_horses.output.splits,
         library=library("explain_shard"),
     output:
         maps=f"{RESULTS}/attributions/{{shard}}.safetensors",

@@ -5,8 +5,11 @@ INPUTS   the images and regions named in the section predict, results/{study}/mo
 OUTPUTS  results/{study}/predictions/predictions.csv, quarantine.csv, panels/
 """
 
-# The baseline `mean` is the mean of the study's own photographs.
-MEAN_COLOUR = settings.predict.explain and settings.explain.baseline == "mean"
+# These baselines are made from the study's own photographs.
+FROM_PHOTOGRAPHS = settings.predict.explain and settings.explain.baseline in (
+    "mean",
+    "neutral",
+)
 
 
 rule predict_images:
@@ -16,7 +19,7 @@ rule predict_images:
         backbones=ALL_BACKBONES,
         images=new_images,
         regions=settings.predict.regions or [],
-        catalogue=rules.ingest.output.images if MEAN_COLOUR else [],
+        catalogue=rules.ingest.output.images if FROM_PHOTOGRAPHS else [],
         library=library("predict_images"),
     output:
         predictions=f"{RESULTS}/predictions/predictions.csv",

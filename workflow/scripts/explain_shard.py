@@ -2,7 +2,18 @@
 
 from pathlib import Path
 
-from equimood import attribution, cluster, devices, files, logs, models, regions, tables, usage
+from equimood import (
+    attribution,
+    cluster,
+    devices,
+    files,
+    logs,
+    models,
+    references,
+    regions,
+    tables,
+    usage,
+)
 from equimood.settings import Explain
 
 logs.start(snakemake.log[0])
@@ -25,9 +36,8 @@ if given.empty and len(rows):
     given = regions.stand_in(rows, params.horse_view)
     logs.log.info("no table of regions: regions are %s", ", ".join(regions.names(given)))
 folders = {folder.name: folder for folder in (Path(c).parent for c in snakemake.input.cards)}
-mean = None
-if options.baseline == "mean":
-    mean = attribution.mean_colour(catalogue, params.images_dir, params.seed)
+splits = tables.read(snakemake.input.splits)
+needed = references.gather(catalogue, splits, options, params.images_dir, params.seed)
 new = attribution.explain_shard(
     rows,
     lambda fold: models.load_with(folders[fold], snakemake.input.backbones, device),
@@ -39,7 +49,7 @@ new = attribution.explain_shard(
     record=files.new_record(params.record),
     device=device,
     seed=params.seed,
-    mean=mean,
+    references=needed,
     workers=snakemake.threads,
     progress=logs.progress("images explained"),
 )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
-from equimood import attribution, devices, figures, files, logs, models, prediction, tables
+from equimood import devices, figures, files, logs, models, prediction, references
 from equimood.settings import NOT_SURE, Explain, Ingest, Predict, View
 
 logs.start(snakemake.log[0])
@@ -14,14 +14,14 @@ model = models.load_with(Path(given.card).parent, given.backbones, devices.choos
 views = {name: View(**params.views[name]) for name in model.views}
 rows, regions, folder = prediction.asked(asked, views)
 framed, quarantine = prediction.frame(rows, regions, folder, views, Ingest(**params.ingest))
-mean = None
-if given.catalogue:
-    mean = attribution.mean_colour(tables.read(given.catalogue), params.images_dir, params.seed)
+known = None
+if asked.explain:
+    known = references.of_final(given.catalogue, explain, params.images_dir, params.seed)
 drawn.mkdir()
 names = ["line", "image", "predicted", "answer", "confidence", "unlike_training"]
 answers = [pd.DataFrame(columns=[*names, *(f"p_{name}" for name in model.classes)])]
 for batch, examples in prediction.predict(
-    model, framed, folder, explain.batch_size, explain if asked.explain else None, mean,
+    model, framed, folder, explain.batch_size, explain if asked.explain else None, known,
     logs.progress("images judged"),
 ):  # fmt: skip
     answers.append(batch)

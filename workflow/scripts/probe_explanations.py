@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from equimood import (
-    attribution,
     cluster,
     devices,
     features,
@@ -12,6 +11,7 @@ from equimood import (
     logs,
     models,
     probing,
+    references,
     tables,
     usage,
 )
@@ -40,7 +40,10 @@ found = probing.probe(
     ),
     None if regions.empty else regions,
     explain, tests, params.images_dir, device=device, seed=seed,
-    mean=attribution.mean_colour(images, params.images_dir, seed),
+    references=references.gather(
+        images, tables.read(given.splits), explain, params.images_dir, seed
+    ),
+    mean=references.mean_colour(images, params.images_dir, seed),
     progress=logs.progress("explanations tested"),
 )  # fmt: skip
 tables.write(found, snakemake.output.tests, tables.EXPLANATION_TESTS)

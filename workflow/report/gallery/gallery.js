@@ -344,8 +344,8 @@
       name, bold: i === photo.truth,
       length: photo.p[i], value: percent.format(photo.p[i]), color: i === photo.predicted ? right : "",
     })));
-    const rough = photo.gap === null || photo.gap > tolerance;
-    const gap = photo.gap === null ? "?" : percent1.format(photo.gap);
+    const rough = photo.gap > tolerance;
+    const gap = photo.gap === null ? "–" : percent1.format(photo.gap);
     const facts = [
       [say("file"), photo.path],
       [say("session"), photo.session],

@@ -19,12 +19,17 @@ from equimood import images, models, regions, settings, tables
 from equimood.files import digest, state_folder, written_whole
 from equimood.integrated_gradients import integrate, shrink
 from equimood.logs import Progress
+from equimood.quadrature import Chunk
+from equimood.references import References
 from equimood.tables import BOX
 
 EXPLAIN_VERSION = 2
 """Raised when the same model and image give other maps or scores: kept progress is then stale."""
-MEAN_OF = 256
-"""Photographs from which the mean colour is taken."""
+NONE = -1
+"""Stands for a class where the score is not a difference of two."""
+
+PASSES_TOGETHER = 4
+"""Photographs explained together, in passes: their last points, few each, then share passes."""
 
 Loader = Callable[[str], Any]
 """Gives the trained ``models.EmotionModel`` of an outer fold."""
@@ -71,8 +76,9 @@ def plan(
 
     Returns
     -------
-    photo_id, image_id, view, path, x0..y1, horse, fold, truth, target, correct, control (explained
-    again with random weights), by fold and photo_id.
+    photo_id, image_id, view, path, x0..y1, horse, fold, truth, target, against (the class whose
+    logit is taken off, or None), correct, control (explained again with random weights), by fold
+    and photo_id.
     """
     explained = choose(predictions, explain.max_images, seed)
     control = choose(
@@ -85,7 +91,8 @@ def plan(
             "photo_id": photos["photo_id"],
             "fold": photos["fold"],
             "truth": photos["truth"],
-            "target": photos["predicted" if explain.target == "predicted" else "truth"],
+            "target": photos["truth" if explain.target == "true" else "predicted"],
+            "against": held_against(photos, explain),
             "correct": photos["predicted"] == photos["truth"],
             "control": photos["photo_id"].isin(control),
         }
@@ -95,13 +102,25 @@ def plan(
     return rows.sort_values(["fold", "photo_id", "view"], ignore_index=True)
 
 
-def mean_colour(catalogue: pd.DataFrame, images_dir: str | Path, seed: int) -> np.ndarray:
-    """Mean (3,) of the pixels (0-1) of a seeded sample of the catalogue's photographs."""
-    photos = catalogue.drop_duplicates("photo_id")
-    order = photos["photo_id"].map(lambda photo: digest(seed, photo)).sort_values().index[:MEAN_OF]
-    sample = photos.loc[order, "path"]
-    means = [images.read(Path(images_dir) / path).double().mean((1, 2)) for path in sample]
-    return (torch.stack(means).mean(0) / 255).numpy()
+def held_against(answers: pd.DataFrame, explain: settings.Explain) -> list[str | None]:
+    """Name the class whose logit is taken off that of the answer; None unless asked.
+
+    The class of the settings, or where none is named, or it is the answer, the second likeliest.
+
+    Parameters
+    ----------
+    answers : columns predicted and p_{class}.
+    """
+    if explain.target != "contrast":
+        return [None] * len(answers)
+    shares = answers[[name for name in answers.columns if str(name).startswith("p_")]]
+    names = np.array([str(name).removeprefix("p_") for name in shares.columns], object)
+    own = names[None] == answers["predicted"].to_numpy(object)[:, None]
+    second = names[np.where(own, -1.0, shares.to_numpy(float)).argmax(axis=1)]
+    return [
+        explain.contrast if explain.contrast not in (None, answer) else other
+        for answer, other in zip(answers["predicted"], second, strict=True)
+    ]
 
 
 # ------------------------------------------------------------------------------------- a shard
@@ -113,7 +132,7 @@ Part = dict[str, np.ndarray]
 (n, 16) uint8, ``measures`` (n, n_regions, 5) and ``positive`` (n,)."""
 GIVEN = ["region", "kind", *BOX, "points", "mask", "visible"]
 """What of a region row its score comes from."""
-MAP_TENSORS = ["maps", "scale", "image_id", "target", "gap"]
+MAP_TENSORS = ["maps", "scale", "image_id", "target", "against", "gap", "steps", "rough"]
 
 
 @dataclass(frozen=True)
@@ -125,7 +144,7 @@ class _Job:
     regions: dict[tuple[str, str], pd.DataFrame]  # of a photograph, by path and horse
     names: list[str]  # of regions and roll-ups
     device: torch.device
-    mean: np.ndarray | None
+    references: References
     readers: ThreadPoolExecutor
 
     def regions_of(self, row: Any) -> pd.DataFrame | None:
@@ -144,7 +163,7 @@ def explain_shard(
     *,
     device: torch.device,
     seed: int,
-    mean: np.ndarray | None = None,
+    references: References | None = None,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> int:
@@ -161,11 +180,13 @@ def explain_shard(
     region_table : from ``tables.read_regions`` or ``regions.stand_in``; None: no scores.
     maps_path : gets ``maps`` (n, h, w) float16 signed in [-1, 1], ``scale`` (n,): maps x scale is
         the attribution of each cell, in logits; ``image_id`` (n, 16) uint8, ``target`` (n,) index
-        of the class, ``gap`` (n,). One entry per photograph and view, sorted by image_id; the
-        metadata's ``card`` is JSON: version, classes, models (fingerprint of each fold's).
+        of the class, ``against`` (n,) that of the class held against it, or -1; ``gap`` (n,),
+        ``steps`` (n,) evaluations used, ``rough`` (n,) whether the gap stayed above the tolerance.
+        One entry per photograph and view, sorted by image_id; the metadata's ``card`` is JSON:
+        version, classes, models (fingerprint of each fold's).
     scores_path : gets ``tables.REGION_SCORES``; rows of the control have model = random.
     record : folder in which the study notes which progress it uses.
-    mean : (3,) from :func:`mean_colour`; needed by the baseline ``mean``.
+    references : from ``references.gather``; needed by every baseline but ``blur``.
     workers : threads that read the next batch's pictures while one is integrated.
 
     Returns
@@ -182,8 +203,9 @@ def explain_shard(
     done = new = 0
     with ThreadPoolExecutor(max(1, workers)) as readers:
         job = _Job(
-            explain, Path(images_dir), _by_photo(region_table, rows), names, device, mean, readers
-        )
+            explain, Path(images_dir), _by_photo(region_table, rows), names, device,
+            references or References(), readers,
+        )  # fmt: skip
         for fold, of_fold in rows.groupby("fold", sort=True):
             model = _frozen(load_model(str(fold)))
             classes, used[str(fold)] = list(model.classes), models.fingerprint(model)
@@ -192,8 +214,9 @@ def explain_shard(
                 if kind == "random" and not own.empty:
                     own_seed = int(digest(seed, fold, length=8), 16)
                     model = _frozen(models.randomised(model, own_seed))
-                state = state_folder("explain", _key(job, used[str(fold)], own_seed), record)
-                for part, fresh in _parts(job, model, own, state):
+                key = _key(job, used[str(fold)], str(fold), own_seed)
+                state = state_folder("explain", key, record)
+                for part, fresh in _parts(job, model, str(fold), own, state):
                     scores.append(_scores(part, own.assign(model=kind), names))
                     if kind == "trained":
                         maps.append({name: part[name] for name in MAP_TENSORS})
@@ -214,13 +237,11 @@ def _frozen(model: Any) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _key(job: _Job, model: str, seed: int | None) -> str:
+def _key(job: _Job, model: str, fold: str, seed: int | None) -> str:
     """Digest of all that would make a model's kept batches stale, beside each photograph's own."""
-    asked = job.explain.model_dump(
-        include={"baseline", "blur", "quadrature", "n_steps", "map_px"}, mode="json"
-    )
-    colour = None if job.mean is None else np.asarray(job.mean).tolist()
-    return digest(EXPLAIN_VERSION, model, seed, asked, colour, job.names)
+    elsewhere = {"max_images", "target", "contrast", "control_images", "batch_size"}
+    asked = job.explain.model_dump(exclude=elsewhere, mode="json")
+    return digest(EXPLAIN_VERSION, model, seed, asked, job.references.key(fold), job.names)
 
 
 def _by_photo(
@@ -232,7 +253,9 @@ def _by_photo(
     return {(str(path), str(horse)): own for (path, horse), own in here.groupby(["image", "horse"])}
 
 
-def _parts(job: _Job, model: Any, rows: pd.DataFrame, state: Path) -> Iterator[tuple[Part, bool]]:
+def _parts(
+    job: _Job, model: Any, fold: str, rows: pd.DataFrame, state: Path
+) -> Iterator[tuple[Part, bool]]:
     """Yield what earlier runs kept, then new batches (True) as they are made.
 
     Batches are cut from all photographs, not from those left: a job that was killed makes the very
@@ -247,7 +270,8 @@ def _parts(job: _Job, model: Any, rows: pd.DataFrame, state: Path) -> Iterator[t
     for part in _kept(state, set(items), _photo_id(photos[0]), _photo_id(photos[-1])):
         kept.update(tables.unpack_ids(part["item"]))
         yield part, False
-    size = job.explain.batch_size
+    chunk = Chunk(job.explain.batch_size)
+    size = PASSES_TOGETHER * job.explain.batch_size
     cut = [range(start, min(start + size, len(photos))) for start in range(0, len(photos), size)]
     left = [[i for i in batch if items[i] not in kept] for batch in cut]
     batches = [batch for batch in left if batch]
@@ -257,10 +281,13 @@ def _parts(job: _Job, model: Any, rows: pd.DataFrame, state: Path) -> Iterator[t
         return [job.readers.submit(_read, row, model.backbone, job.images_dir) for row in shown]
 
     coming = begin(batches[0]) if batches else []
+    references = None
+    if batches:
+        references = job.references.tensors(fold, model)
     for batch, following in pairwise([*batches, []]):
         pictures = [future.result() for future in coming]
         coming = begin(following)
-        part = _explain_batch(job, model, [photos[i] for i in batch], pictures)
+        part = _explain_batch(job, model, references, [photos[i] for i in batch], pictures, chunk)
         part["item"] = tables.pack_ids(items[i] for i in batch for _ in model.views)
         first, last = _photo_id(photos[batch[0]]), _photo_id(photos[batch[-1]])
         name = f"{first}-{last}-{digest([items[i] for i in batch], length=8)}.safetensors"
@@ -286,7 +313,7 @@ def _item(job: _Job, views: list[Any]) -> str:
         for name in own.loc[own["kind"] == "mask", "mask"].dropna():
             path = job.images_dir / name
             given.append([path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else [])
-    return digest([row.image_id for row in views], views[0].target, given)
+    return digest([row.image_id for row in views], views[0].target, views[0].against, given)
 
 
 def _kept(folder: Path, items: set[str], first: str, last: str) -> Iterator[Part]:
@@ -317,16 +344,22 @@ def _read(row: Any, backbone: Any, images_dir: Path) -> tuple[Tensor, np.ndarray
 def _explain_batch(
     job: _Job,
     model: Any,
+    references: list[Tensor] | None,
     photos: list[Photo],
     pictures: list[tuple[Tensor, np.ndarray, tuple[int, int]]],
+    chunk: Chunk,
 ) -> Part:
     """Explain a batch: one entry per photograph and view, in that order."""
     views, side = list(model.views), model.backbone.side
     shown = [photo[view] for photo in photos for view in views]
     squares = torch.stack([square for square, _, _ in pictures]).to(job.device).float() / 255
     index = torch.tensor([model.classes.index(row.target) for row in shown], device=job.device)
+    other = torch.full_like(index, NONE)
+    if job.explain.target == "contrast":
+        other = torch.tensor([model.classes.index(row.against) for row in shown], device=job.device)
     pixels = [squares[v :: len(views)] for v in range(len(views))]
-    found = integrate(model, pixels, index[:: len(views)], job.explain, job.mean)
+    against = None if job.explain.target != "contrast" else other[:: len(views)]
+    found = integrate(model, pixels, index[:: len(views)], job.explain, references, against, chunk)
     maps = torch.stack(found.maps, 1).flatten(0, 1)
     cells = shrink(maps, job.explain.map_px or side)
     scale = cells.abs().amax((1, 2)).clamp(min=torch.finfo(torch.float32).tiny)
@@ -341,7 +374,10 @@ def _explain_batch(
         "scale": scale.cpu().numpy(),
         "image_id": tables.pack_ids(row.image_id for row in shown),
         "target": index.cpu().numpy(),
-        "gap": found.gap.repeat_interleave(len(views)).cpu().numpy(),
+        "against": other.cpu().numpy(),
+        "gap": found.gap.repeat_interleave(len(views)).numpy(),
+        "steps": found.steps.repeat_interleave(len(views)).numpy(),
+        "rough": (found.gap > job.explain.tolerance).repeat_interleave(len(views)).numpy(),
         "measures": measures,
         "positive": maps.double().clamp(min=0).sum((1, 2)).cpu().numpy(),
     }
@@ -360,7 +396,10 @@ def _write_maps(parts: list[Part], path: str | Path, described: dict[str, Any]) 
         "scale": np.zeros(0, np.float32),
         "image_id": np.zeros((0, 16), np.uint8),
         "target": np.zeros(0, np.int64),
+        "against": np.zeros(0, np.int64),
         "gap": np.zeros(0, np.float32),
+        "steps": np.zeros(0, np.int64),
+        "rough": np.zeros(0, bool),
     }
     parts = [nothing, *(_at_side(part, side) for part in parts)]
     whole = {name: np.concatenate([part[name] for part in parts]) for name in MAP_TENSORS}
@@ -386,12 +425,19 @@ def _at_side(part: Part, side: int) -> Part:
 
 @dataclass(frozen=True)
 class Maps:
-    """A shard's maps as they are read: ``values`` (n, h, w) float32, attribution of each cell."""
+    """A shard's maps as they are read: ``values`` (n, h, w) float32, attribution of each cell.
+
+    ``gap``, ``steps`` and ``rough`` (n,) as ``explain_shard`` writes them; ``against`` None where
+    the score is one logit.
+    """
 
     image_ids: list[str]
     values: np.ndarray
     target: list[str]
+    against: list[str | None]
     gap: np.ndarray
+    steps: np.ndarray
+    rough: np.ndarray
 
 
 def read_maps(path: str | Path, image_ids: Sequence[str] | None = None) -> Maps:
@@ -406,26 +452,36 @@ def read_maps(path: str | Path, image_ids: Sequence[str] | None = None) -> Maps:
         for i, at in enumerate(take):
             values[i] = stored[at]
         values *= file.get_tensor("scale")[take, None, None]
-        target = [classes[i] for i in file.get_tensor("target")[take]]
-        return Maps([ids[i] for i in take], values, target, file.get_tensor("gap")[take])
+        told = {name: file.get_tensor(name)[take] for name in MAP_TENSORS[3:]}
+        return Maps(
+            [ids[i] for i in take],
+            values,
+            [classes[i] for i in told["target"]],
+            [None if i == NONE else classes[i] for i in told["against"]],
+            *(told[name] for name in ("gap", "steps", "rough")),
+        )
 
 
 def gaps(paths: Iterable[str | Path], tolerance: float) -> dict[str, float | int | None]:
-    """Say how far the attributions of all images are from adding up to the change of the score."""
-    found = []
+    """Say how far the attributions of all images are from adding up to the change of the score.
+
+    Without a figure (None) where the method's attributions are not meant to.
+    """
+    found = {"gap": np.zeros(0), "steps": np.zeros(0)}
     for path in paths:
         with safe_open(path, "np") as file:
-            found.append(file.get_tensor("gap"))
-    gap = np.concatenate(found) if found else np.zeros(0)
-    if not len(gap):
-        return {"n_images": 0, "median": None, "p95": None, "share_over_tolerance": None}
-    return {
-        "n_images": len(gap),
-        "median": float(np.median(gap)),
-        "p95": float(np.percentile(gap, 95)),
-        "tolerance": tolerance,
-        "share_over_tolerance": float((gap > tolerance).mean()),
-    }
+            found = {
+                name: np.concatenate([each, file.get_tensor(name)]) for name, each in found.items()
+            }
+    gap, steps = found["gap"], found["steps"]
+    told: dict[str, float | int | None] = {"n_images": len(gap), "tolerance": tolerance}
+    for name, values in {"": gap[~np.isnan(gap)], "steps_": steps}.items():
+        known = len(values) > 0
+        told[f"{name}median"] = float(np.median(values)) if known else None
+        told[f"{name}p95"] = float(np.percentile(values, 95)) if known else None
+        if not name:
+            told["share_over_tolerance"] = float((values > tolerance).mean()) if known else None
+    return told
 
 
 def image_ids(path: str | Path) -> list[str]:

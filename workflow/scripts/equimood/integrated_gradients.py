@@ -1,8 +1,9 @@
-"""Integrated Gradients of one batch of images, from pixels through backbone and head.
+"""Attribution of one batch of images, from pixels through backbone and head.
 
-Sundararajan, Taly and Yan 2017 (arXiv 1703.01365): the gradient of the target class's logit,
+Integrated Gradients (Sundararajan, Taly and Yan 2017, arXiv 1703.01365): the gradient of the score,
 integrated along the straight path from a baseline to the image, times their difference. Its sum is
-the logit's change (completeness).
+the score's change (completeness). Averaged over several baselines it is called Expected Gradients
+(Erion et al. 2021, doi 10.1038/s42256-021-00343-w). Captum's methods stand beside it.
 """
 
 from collections.abc import Sequence
@@ -10,31 +11,33 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 from torch.nn import functional
 
-from equimood import devices, regions, settings
-
-SMALLEST_CHANGE = 0.1
-"""Logit change below which a completeness gap is taken relative to this: a ratio to nearly nothing
-would flag images whose explanation is exact to a hundredth of a logit."""
+from equimood import comparators, quadrature, regions, settings
+from equimood.quadrature import Chunk, Rule
 
 
 @dataclass(frozen=True)
 class Integrated:
-    """Integrated Gradients of a batch.
+    """Attributions of a batch.
 
     Attributes
     ----------
     maps : per view (n, h, w), signed, summed over channels, at the input's resolution.
-    change : (n,) the target's logit less that of the baseline, in float32 whatever the device.
-    gap : (n,) |sum of all maps - change| / max(|change|, SMALLEST_CHANGE).
+    change : (n,) the score less that of the baseline, in float32 whatever the device.
+    gap : (n,) |sum of all maps - change| / max(|change|, SMALLEST_CHANGE); NaN where the maps are
+        not meant to add up to the change (occlusion, Grad-CAM).
+    steps : (n,) evaluations of the model used for each image.
+    rules : of each image, nodes and weights of the path from each baseline; empty for the methods
+        of captum.
     """
 
     maps: tuple[Tensor, ...]
     change: Tensor
     gap: Tensor
+    steps: Tensor
+    rules: tuple[tuple[Rule, ...], ...] = ()
 
 
 def integrate(
@@ -42,48 +45,66 @@ def integrate(
     views: Sequence[Tensor],
     target: Tensor,
     explain: settings.Explain,
-    mean: np.ndarray | None = None,
+    references: Sequence[Tensor] | None = None,
+    against: Tensor | None = None,
+    chunk: Chunk | None = None,
 ) -> Integrated:
-    """Integrate the gradients of each image's target logit.
-
-    Every forward pass holds at most max(n, explain.batch_size) images, whatever ``n_steps``.
+    """Explain each image's score by the settings' method.
 
     Parameters
     ----------
     model : frozen, in evaluation mode; maps the views to logits (n, n_classes).
     views : per view (n, 3, side, side) in [0, 1], on the model's device.
     target : (n,) index of the class explained.
-    mean : (3,) colour of the baseline ``mean``.
+    references : per view (n_baselines, 3, side or 1, side or 1), for all images; None: each image's
+        own, blurred. Needed by every baseline but ``blur``.
+    against : (n,) index of the class whose logit is taken off the target's; None: none.
+    chunk : rows in one pass; None: explain.batch_size.
     """
     pixels = tuple(views)
-    starts = tuple(baseline(view, explain, mean) for view in pixels)
-    with devices.autocast(pixels[0].device):
-        attributions = IntegratedGradients(model).attribute(
-            pixels,
-            starts,
-            target=target,
-            n_steps=explain.n_steps,
-            method=explain.quadrature,
-            internal_batch_size=max(len(target), explain.batch_size),
+    starts = baselines(pixels, explain, references)
+    chunk = chunk or Chunk(explain.batch_size)
+    if explain.method == "integrated_gradients":
+        found = quadrature.integrate_paths(
+            model, pixels, starts, target, against,
+            n_steps=explain.n_steps, max_steps=explain.max_steps, tolerance=explain.tolerance,
+            chunk=chunk, shared=references is not None,
+        )  # fmt: skip
+        per_view = zip(*(each.maps for each in found), strict=True)
+        return Integrated(
+            maps=tuple(torch.stack(maps) for maps in per_view),
+            change=torch.tensor([each.change for each in found]),
+            gap=torch.tensor([each.gap for each in found]),
+            steps=torch.tensor([each.steps for each in found]),
+            rules=tuple(each.rules for each in found),
         )
-    maps = tuple(attribution.detach().float().sum(1) for attribution in attributions)
-    with torch.no_grad():
-        ends = [
-            model(*points).float().gather(1, target[:, None])[:, 0] for points in (pixels, starts)
-        ]
-    change = ends[0] - ends[1]
-    total = torch.stack([each.double().sum((1, 2)) for each in maps]).sum(0)
-    gap = (total - change).abs() / change.abs().clamp(min=SMALLEST_CHANGE)
-    return Integrated(maps, change, gap.float())
+    maps, change, steps = comparators.explain(
+        model, pixels, starts, target, against, explain.method, explain.n_steps, chunk,
+        shared=references is not None,
+    )  # fmt: skip
+    gap = torch.full(change.shape, torch.nan)
+    if explain.method == "captum":
+        total = torch.stack([each.double().sum((1, 2)) for each in maps]).sum(0).cpu()
+        gap = ((total - change).abs() / change.abs().clamp(min=quadrature.SMALLEST_CHANGE)).float()
+    return Integrated(maps, change, gap, torch.full(gap.shape, steps))
 
 
-def baseline(view: Tensor, explain: settings.Explain, mean: np.ndarray | None = None) -> Tensor:
-    """Where the path starts, (n, 3, side, side): the images blurred, or one mean colour."""
-    if explain.baseline == "mean":
-        if mean is None:
-            raise ValueError("the baseline `mean` needs the mean colour of the photographs")
-        return torch.as_tensor(mean).to(view).view(1, 3, 1, 1).expand_as(view).contiguous()
-    return blur(view, explain.blur * view.shape[-1])
+def baselines(
+    views: Sequence[Tensor], explain: settings.Explain, references: Sequence[Tensor] | None = None
+) -> tuple[Tensor, ...]:
+    """Where the paths start, per view: the images blurred (n, 3, side, side), or the references."""
+    if explain.baseline == "blur":
+        if references is not None:
+            raise ValueError("the baseline `blur` is each image's own: it takes no references")
+        return tuple(blur(view, explain.blur * view.shape[-1]) for view in views)
+    if references is None:
+        raise ValueError(f"the baseline `{explain.baseline}` needs references")
+    return tuple(each.to(view) for each, view in zip(references, views, strict=True))
+
+
+def colour(values: np.ndarray | Sequence[float], n_views: int) -> list[Tensor]:
+    """Make the one reference of a colour (3,), 0-1."""
+    return [torch.as_tensor(values, dtype=torch.float32).view(1, 3, 1, 1)] * n_views
 
 
 def blur(view: Tensor, sigma_px: float) -> Tensor:

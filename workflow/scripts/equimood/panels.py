@@ -1,6 +1,7 @@
 """The figure of one photograph: what its prediction rests on."""
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -56,6 +57,8 @@ def panel(
         mapped.set_title(f"What speaks for {short(target, 18)}")
         photo.set_xlabel(short(path, 44), fontsize=7.5, color=GREY)
         gap = "over 100 %" if view.gap > 1 else f"{100 * view.gap:.1f} %"
+        if isnan(view.gap):  # occlusion and Grad-CAM need not add up
+            gap = "not defined"
         rough = " (rough)" if view.gap > tolerance else ""
         steps = "" if view.steps is None else f", {counted(view.steps, 'gradient')}"
         mapped.set_xlabel(f"completeness gap {gap}{rough}{steps}", fontsize=7.5, color=GREY)

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from equimood import (
+    attribution,
     catalogue,
     features,
     files,
     images,
     integrated_gradients,
     overlays,
+    references,
     settings,
     tables,
 )
@@ -23,6 +25,8 @@ from equimood.errors import UserError
 from equimood.examples import Example
 from equimood.logs import Progress
 from equimood.models import EmotionModel
+from equimood.quadrature import Chunk
+from equimood.references import References
 from equimood.tables import BOX
 
 
@@ -142,7 +146,7 @@ def predict(
     images_dir: Path,
     batch_size: int,
     explain: settings.Explain | None = None,
-    mean: np.ndarray | None = None,
+    known: References | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[pd.DataFrame, list[Example]]]:
     """Judge framed images batch by batch; yield their answers, and examples if explained.
@@ -153,10 +157,12 @@ def predict(
     Parameters
     ----------
     framed : per view, from :func:`frame`.
-    mean : (3,) mean colour of the study's photographs; needed by the baseline ``mean``.
+    known : from ``references.gather``; needed by every baseline but ``blur``.
     """
     views = [framed[name] for name in model.views]
     n_images, device = len(views[0]), model.backbone.device
+    compared = known.tensors(references.ALL, model) if known else None
+    chunk = Chunk(batch_size)
     for start in range(0, n_images, batch_size):
         batch = [rows.iloc[start : start + batch_size] for rows in views]
         squares = [_squares(rows, images_dir, model) for rows in batch]
@@ -181,7 +187,13 @@ def predict(
         examples: list[Example] = []
         if explain:
             target = torch.as_tensor(best, device=device)
-            found = integrated_gradients.integrate(model, pixels, target, explain, mean)
+            other = attribution.held_against(answers, explain)
+            against = None
+            if explain.target == "contrast":
+                against = torch.tensor([model.classes.index(str(c)) for c in other], device=device)
+            found = integrated_gradients.integrate(
+                model, pixels, target, explain, compared, against, chunk
+            )
             side = explain.map_px or model.backbone.side
             maps = [integrated_gradients.shrink(each, side).cpu().numpy() for each in found.maps]
             for i, row in enumerate(answers.to_dict(orient="records")):

@@ -18,8 +18,9 @@ from torch import Tensor
 from equimood import attribution, faithfulness, images, models, regions, settings, tables, training
 from equimood.faithfulness import change, rank_correlation
 from equimood.files import digest, read_yaml
-from equimood.integrated_gradients import blur, integrate
+from equimood.integrated_gradients import blur, colour, integrate
 from equimood.logs import Progress
+from equimood.references import References
 from equimood.search import read_best
 from equimood.tables import ROLLUPS
 
@@ -83,7 +84,7 @@ class _Batch:
     about : photo_id, horse, fold, truth, target, one row per photograph.
     shown : per photograph and view, its row of the plan, affine and the picture's (height, width).
     views, starts : per view (n, 3, side, side), the pictures and what covers them.
-    target : (n,).
+    target, against : (n,), as ``integrate`` takes them.
     """
 
     about: pd.DataFrame
@@ -91,6 +92,7 @@ class _Batch:
     views: list[Tensor]
     starts: list[Tensor]
     target: Tensor
+    against: Tensor | None
 
     def rows(self, test: str, of: str, values: Any, at: float = np.nan) -> pd.DataFrame:
         """One row per photograph, with its value."""
@@ -108,6 +110,7 @@ def probe(
     *,
     device: torch.device,
     seed: int,
+    references: References,
     mean: np.ndarray,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
@@ -118,7 +121,8 @@ def probe(
     rows : from :func:`sample`.
     load_model, retrain : called once per fold.
     region_table : from ``tables.read_regions``, or None: a grid is hidden in place of regions.
-    mean : (3,) from :func:`attribution.mean_colour`.
+    references : what the study's own baseline needs.
+    mean : (3,) from :func:`references.mean_colour`, for the other baseline.
 
     Returns
     -------
@@ -129,13 +133,15 @@ def probe(
     done, total = 0, rows["photo_id"].nunique()
     for fold, of_fold in rows.groupby("fold", sort=True):
         model = load_model(str(fold))
-        other = retrain(str(fold), model)
+        other, compared = retrain(str(fold), model), references.tensors(str(fold), model)
         for batch in _batches(model, of_fold, explain, Path(images_dir), device):
             own = int(digest(seed, batch.about["photo_id"].tolist(), length=8), 16)
-            exact = integrate(model, batch.views, batch.target, explain, mean).maps
+            exact = integrate(
+                model, batch.views, batch.target, explain, compared, batch.against
+            ).maps
             found += _covering(model, batch, exact, own, explain)
             found += _hiding(model, batch, exact, region_table, Path(images_dir), explain)
-            found += _comparing(model, other, batch, explain, tests, mean, own)
+            found += _comparing(model, other, batch, explain, tests, compared, mean, own)
             done += len(batch.about)
             if progress:
                 progress(done, total)
@@ -202,12 +208,17 @@ def _batches(
         pixels = [torch.stack(pictures).to(device).float() / 255 for pictures in squares]
         known = pd.DataFrame(about)[["photo_id", "horse", "fold", "truth", "target"]]
         index = [model.classes.index(label) for label in known["target"]]
+        against = None
+        if explain.target == "contrast":
+            held = [model.classes.index(row.against) for row in about]
+            against = torch.tensor(held, device=device)
         yield _Batch(
             known,
             shown,
             pixels,
             [blur(view, explain.blur * view.shape[-1]) for view in pixels],
             torch.tensor(index, device=device),
+            against,
         )
 
 
@@ -325,14 +336,22 @@ def _comparing(
     batch: _Batch,
     explain: settings.Explain,
     tests: settings.ExplanationTests,
+    references: list[Tensor] | None,
     mean: np.ndarray,
     seed: int,
 ) -> list[pd.DataFrame]:
     """How like the map is to those of other weights, seeds, baselines and pixels."""
-    quick = explain.model_copy(update={"n_steps": tests.n_steps})
+    shared = 2 * explain.n_references if explain.baseline == "neutral" else 0
+    n_steps = max(tests.n_steps, shared)  # the same points for all: none are added
+    quick = explain.model_copy(update={"n_steps": n_steps, "max_steps": n_steps})
 
-    def map_of(network: Any, views: Sequence[Tensor], how: settings.Explain = quick) -> np.ndarray:
-        maps = integrate(network, views, batch.target, how, mean).maps
+    def map_of(
+        network: Any,
+        views: Sequence[Tensor],
+        how: settings.Explain = quick,
+        compared: list[Tensor] | None = references,
+    ) -> np.ndarray:
+        maps = integrate(network, views, batch.target, how, compared, batch.against).maps
         return faithfulness.cells(maps).double().cpu().numpy()
 
     own = map_of(model, batch.views)
@@ -350,9 +369,9 @@ def _comparing(
     found.append(batch.rows("sensitivity", "map", np.max(moved, axis=0)))
     if other is not None:
         found.append(batch.rows("seeds", "map", rank_correlation(own, map_of(other, batch.views))))
-    another = quick.model_copy(
-        update={"baseline": "mean" if explain.baseline == "blur" else "blur"}
-    )
-    drawn = map_of(model, batch.views, another)
+    blurred = explain.baseline == "blur"
+    another = quick.model_copy(update={"baseline": "mean" if blurred else "blur"})
+    needed = colour(mean, len(batch.views)) if blurred else None
+    drawn = map_of(model, batch.views, another, needed)
     found.append(batch.rows("baseline", another.baseline, rank_correlation(own, drawn)))
     return found

@@ -472,30 +472,76 @@ class Evaluate(Section):
 
 
 class Explain(Section):
-    """Integrated Gradients of every image, by the model that never saw its horse."""
+    """What each answer rests on, pixel by pixel, by the model that never saw the image's horse."""
 
     max_images: int | None = Field(None, ge=1)
     """Images explained, drawn evenly over the classes; null: all."""
-    target: Literal["predicted", "true"] = "predicted"
-    """The class whose score is explained."""
-    baseline: Literal["blur", "mean"] = "blur"
-    """What an image is compared with: itself blurred, or the photographs' mean colour. Never
-    black, which hides dark eyes."""
+    method: Literal["integrated_gradients", "captum", "occlusion", "gradcam"] = (
+        "integrated_gradients"
+    )
+    """Integrated Gradients; or, to compare with it, what the library captum makes of the same
+    score: its Integrated Gradients (n_steps points for every image), occlusion, or Grad-CAM (of
+    backbones with a feature map)."""
+    target: Literal["predicted", "true", "contrast"] = "predicted"
+    """The score explained: the logit of the predicted class, of the true one, or by how much the
+    predicted class's exceeds another's."""
+    contrast: Label | None = None
+    """With `target: contrast`, the other class; null, or where that is predicted: the second
+    likeliest."""
+    baseline: Literal["blur", "mean", "neutral", "constant"] = "blur"
+    """What an image is compared with: itself blurred, the photographs' mean colour, photographs of
+    a neutral class (of other horses: the mean over them is taken), or a colour. Black hides dark
+    eyes."""
     blur: float = Field(1.0, gt=0, le=1)
-    """Standard deviation of the blur as a share of the input's side. A narrow blur takes the eyes
-    out of the baseline but leaves the posture in it; 1 leaves little but the picture's colour."""
-    quadrature: Literal["gausslegendre", "riemann_middle"] = "gausslegendre"
-    """Rule of the integral."""
-    n_steps: int = Field(32, ge=4)
-    """Points of the integral: regions settle at 16, completeness needs 32 to 64."""
+    """With `baseline: blur`, the standard deviation as a share of the input's side. A narrow blur
+    takes the eyes out of the baseline but leaves the posture in it; 1 leaves little but the
+    picture's colour."""
+    neutral: Label | None = None
+    """With `baseline: neutral`, the class."""
+    n_references: int = Field(8, ge=1, le=256)
+    """With `baseline: neutral`, how many photographs, of as many horses as there are."""
+    constant: tuple[Share, Share, Share] | None = None
+    """With `baseline: constant`, the colour: red, green and blue, 0 to 1."""
+    n_steps: int = Field(16, ge=4, le=1024)
+    """Points of the integral of every image at first: regions settle at 16."""
+    max_steps: int = Field(128, ge=4)
+    """Points at most of an image whose completeness gap is above the tolerance: they are added
+    where the integral is worst until it is not."""
     tolerance: Share = 0.05
-    """Completeness gap above which an image is flagged."""
+    """Completeness gap above which points are added, and a map in the end is called rough."""
     map_px: int | None = Field(56, ge=8)
     """Side of the stored maps in pixels; null: the input's."""
     control_images: int = Field(120, ge=0)
     """Images explained again by the same network with random weights: what chance looks like."""
     batch_size: int = Field(8, ge=1)
-    """Images integrated together; changes speed and memory, not results."""
+    """Images in one pass; changes speed and memory, and results by rounding alone. Halved where
+    the memory of a GPU is short."""
+
+    @check(mode="after")
+    def _consistent(self) -> Self:
+        for key, given, owner, value in (
+            ("contrast", self.contrast, "target", self.target),
+            ("neutral", self.neutral, "baseline", self.baseline),
+            ("constant", self.constant, "baseline", self.baseline),
+        ):
+            if given is not None and value != key:
+                raise ValueError(f"`{key}` is for `{owner}: {key}`; write that, or {key}: null")
+        if self.baseline == "neutral" and self.neutral is None:
+            raise ValueError("`baseline: neutral` needs the class: write its name as `neutral`")
+        if self.baseline == "constant" and self.constant is None:
+            raise ValueError(
+                "`baseline: constant` needs a colour: write `constant: [0.5, 0.5, 0.5]`, or so"
+            )
+        if self.max_steps < self.n_steps:
+            raise ValueError(
+                f"max_steps {self.max_steps} is below n_steps; write at least {self.n_steps}"
+            )
+        if self.baseline == "neutral" and self.n_steps < 2 * self.n_references:
+            raise ValueError(
+                f"n_steps {self.n_steps} are shared between n_references {self.n_references}, and "
+                f"each needs 2; write at least {2 * self.n_references}"
+            )
+        return self
 
 
 class ExplanationTests(Section):
@@ -607,6 +653,12 @@ class Settings(Section):
             )
         for name in set(self.search.backbones) - set(self.backbones):
             raise ValueError(f"search.backbones: {name!r} is not under {list(self.backbones)}")
+        for key, label in (("contrast", self.explain.contrast), ("neutral", self.explain.neutral)):
+            if label not in (None, *self.data.classes):
+                raise ValueError(
+                    f"explain.{key}: found {label!r}, which is not among data.classes; write one "
+                    f"of {', '.join(self.data.classes)}"
+                )
         if not self.demo and not self.data.regions:
             for name, frame in self.views.items():
                 if frame.box == "regions":
