@@ -112,6 +112,7 @@ def first(page):
     page.locator(".tile[aria-posinset='1'] button").click()
     path = page.locator("dialog dd").first.inner_text()
     page.keyboard.press("Escape")
+    page.wait_for_url(lambda url: "photo" not in url)
     return next(photo for photo in PHOTOS if photo["path"] == path)
 
 
@@ -231,10 +232,21 @@ def test_the_keyboard_is_enough(page):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
+    page.wait_for_url(lambda url: "photo" not in url)
     assert focused() == "2"
     page.keyboard.press("/")
     page.keyboard.press("Escape")
     assert page.locator("#count").inner_text() == "600 of 600 photographs"
+
+
+def test_whoever_is_on_a_tile_stays_on_it_when_the_window_changes(page):
+    page.locator(".tile button").first.focus()
+    page.keyboard.press("End")
+    for width in (900, 1600):
+        page.set_viewport_size({"width": width, "height": 700})
+        page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+        assert page.evaluate("document.activeElement.parentElement.ariaPosInSet") == str(N)
+        assert page.locator(f".tile[aria-posinset='{N}']").is_visible()
 
 
 def test_names_appear_as_written_and_run_nothing(page):
@@ -292,6 +304,7 @@ def test_it_speaks_english_and_french(page, address):
     page.locator(".tile button").first.click()
     assert {"oreilles", "yeux", "bouche"} <= set(page.locator(".bars .name").all_inner_texts())
     page.keyboard.press("Escape")
+    page.wait_for_url(lambda url: "photo" not in url)
     page.goto(f"{address}#lang=fr&sort=gap&truth=1")
     page.reload()
     assert page.evaluate("document.documentElement.lang") == "fr"

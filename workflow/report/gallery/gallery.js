@@ -199,9 +199,12 @@
     render();
   }
 
+  /** Tiles are drawn anew: whoever was on one stays on it. */
   function keepingPlace(action) {
+    const onTile = grid.contains(document.activeElement) && document.activeElement !== grid;
     action();
     reveal(current);
+    if (onTile) tiles.get(current)?.firstChild.focus({ preventScroll: true });
   }
 
   function render() {

@@ -37,7 +37,7 @@ FEWEST = 3
 MOST_FACES = 2000
 """Photographs from which the mean face is made, drawn evenly over the classes."""
 MOST_MAPS = 20_000
-"""Photographs whose maps are laid on it, drawn evenly over the classes: more change no colour."""
+"""Photographs whose maps are laid on it, drawn evenly over the classes: a million cost no more."""
 SIDE = 64
 """Of the mean face's square, in pixels."""
 REACH = 1.6
