@@ -17,7 +17,7 @@ from equimood.tables import ROLLUPS
 
 Verdict = Literal["passed", "doubtful", "failed", "not judged"]
 ORDER: tuple[Verdict, ...] = ("failed", "doubtful", "passed", "not judged")
-SIGNED = (-1.0, 1.0)
+SIGNED, DIFFERENCES = (-1.0, 1.0), (-2.0, 2.0)  # of correlations
 MOST = 0.5
 """Share of the images above which a region outside the horse is named on the first page."""
 
@@ -172,7 +172,9 @@ def _comparisons(
     hidden, size = (of.get(("occlusion", name), none) for name in ("map", "size"))
     found["occlusion"] = [
         _Comparison("rank correlation of attribution and fall", hidden, "above"),
-        _Comparison("the same, beyond that of size and fall", hidden - size, "above"),
+        _Comparison(
+            "the same, beyond that of size and fall", hidden - size, "above", bounds=DIFFERENCES
+        ),
     ]
     cascade = probed[(probed["test"] == "randomisation") & (probed["at"] == 1)]
     whole = cascade[cascade["of"] == "map"].set_index("photo_id")["value"]
