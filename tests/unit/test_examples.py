@@ -1,6 +1,5 @@
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -87,20 +86,12 @@ def test_what_has_no_map_or_no_prediction_is_left_out(explained):
     assert [example.answer["path"] for example in found] == ["p1.jpg", "p2.jpg"]
 
 
-def test_the_steps_that_a_map_took_are_shown_where_they_are_known(explained, monkeypatch):
+def test_the_steps_that_a_map_took_are_shown(explained):
     known, _ = explained
-    read = attribution.read_maps
-
-    def with_steps(path, image_ids=None):
-        part = read(path, image_ids)
-        return SimpleNamespace(**vars(part), steps=np.arange(len(part.gap)) + 16)
-
-    (before,) = examples.gather([PHOTOS[0]], known)
-    monkeypatch.setattr(attribution, "read_maps", with_steps)
-    (after,) = examples.gather([PHOTOS[0]], known)
-    assert before.views[0].steps is None and after.views[0].steps == 16
-    assert "16 gradients" in words(after.panel(CLASSES, 0.05, "PuOr"))
-    assert "gradients" not in words(before.panel(CLASSES, 0.05, "PuOr"))
+    (example,) = examples.gather([PHOTOS[0]], known)
+    steps = example.views[0].steps
+    assert steps >= 4
+    assert f"{steps} gradients" in words(example.panel(CLASSES, 0.05, "PuOr"))
 
 
 def test_a_contact_sheet_names_horse_and_answer_of_each_photograph(explained, tmp_path):

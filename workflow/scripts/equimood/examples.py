@@ -162,9 +162,7 @@ def _explanations(
         part = attribution.read_maps(maps, image_ids)
         if not part.image_ids:
             continue
-        taken = getattr(part, "steps", None)  # maps of an earlier version do not say
-        steps = [None] * len(part.gap) if taken is None else [int(n) for n in taken]
-        facts = zip(part.values, part.target, part.gap, steps, strict=True)
+        facts = zip(part.values, part.target, part.gap, part.steps.tolist(), strict=True)
         found |= dict(zip(part.image_ids, facts, strict=True))
         own = [("model", "=", "trained"), ("photo_id", "in", photo_ids)]
         scores.append(tables.read(table, filters=own))
