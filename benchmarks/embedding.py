@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import timm
 import torch
-from equimood import backbones, devices, features, images, settings, tables
+from equimood import backbones, devices, embedding, features, images, settings, tables
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -115,7 +115,7 @@ def embed(folder: Path, rows: pd.DataFrame, backbone: backbones.Backbone, thread
     with tempfile.TemporaryDirectory(dir=folder) as empty:
         os.chdir(empty)
         try:
-            done = features.embed(
+            done = embedding.embed(
                 rows, folder / "images", backbone, ["avg"], "float16", Path("record"),
                 batch_size=BATCH, workers=threads,
             )  # fmt: skip
@@ -159,7 +159,7 @@ def reference(folder: Path, rows: pd.DataFrame, asked: argparse.Namespace) -> No
 
 def decode(folder: Path, rows: pd.DataFrame, backbone: backbones.Backbone, threads: int) -> None:
     """Read and resize in threads, and do nothing else."""
-    for _ in features.read_squares(rows, folder / "images", backbone, threads, ahead=2 * BATCH):
+    for _ in embedding.read_squares(rows, folder / "images", backbone, threads, ahead=2 * BATCH):
         pass
 
 
@@ -168,7 +168,7 @@ def forward(backbone: backbones.Backbone, n: int) -> None:
     batch = torch.zeros((BATCH, 3, 224, 224), dtype=torch.uint8)
     with torch.inference_mode(), devices.autocast(backbone.device):
         for _ in range(-(-n // BATCH)):
-            found = backbone(features.pixels(batch, backbone.device), ["avg"])
+            found = backbone(embedding.pixels(batch, backbone.device), ["avg"])
         found["avg"].cpu()
 
 
@@ -192,7 +192,7 @@ def embed_all(folder: Path, asked: argparse.Namespace, n: int) -> tuple[int, flo
     rows = pd.read_parquet(folder / "rows.parquet").head(n)
     backbone = fetch(folder, asked.architecture)
     began = time.perf_counter()
-    done = features.embed(
+    done = embedding.embed(
         rows, folder / "images", backbone, ["avg"], "float16", Path("record"),
         batch_size=BATCH, workers=asked.threads,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from equimood import features, heads
+from equimood import embedding, features, heads
 from equimood.files import digest
 from equimood.heads import HeadConfig
 from equimood.metrics import from_confusion
@@ -100,8 +100,8 @@ def equimood(asked: argparse.Namespace) -> dict[str, Any]:
             order = np.argsort(photos[f"image_{view}"])
             ids = photos[f"image_{view}"].iloc[order].tolist()
             files.append(Path("features", view, "measured", "000.safetensors"))
-            features.write_shard(
-                files[-1], features.Embedded(ids, {"avg": vectors[order]}, "none", 0)
+            embedding.write_shard(
+                files[-1], embedding.Embedded(ids, {"avg": vectors[order]}, "none", 0)
             )
         began = time.perf_counter()
         found = search.run(

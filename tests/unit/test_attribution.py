@@ -11,7 +11,7 @@ import torch
 from equimood import (
     attribution,
     backbones,
-    features,
+    embedding,
     images,
     integrated_gradients,
     models,
@@ -529,7 +529,7 @@ def test_a_map_against_neutral_photographs_is_the_mean_over_them(study, backbone
     own = known.photographs[photo.fold]
 
     def tensor(row, box):
-        return features.square(Path("images") / row.path, box, backbone)[0].float() / 255
+        return embedding.square(Path("images") / row.path, box, backbone)[0].float() / 255
 
     pixels = [tensor(photo, box[view])[None] for view in model.views]
     starts = [

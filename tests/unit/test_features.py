@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from equimood import backbones, catalogue, features, settings, tables
+from equimood import backbones, catalogue, embedding, features, settings, tables
 from equimood.errors import UserError
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -58,14 +58,14 @@ def make_backbone(folder="backbone", architecture="test_efficientnet", seed=0, *
 
 
 def embed(shard, backbone, poolings=("avg",), dtype="float32", batch_size=4, **options):
-    return features.embed(
+    return embedding.embed(
         shard, Path("images"), backbone, list(poolings), dtype, Path("record"), batch_size,
         **{"workers": 1} | options,
     )  # fmt: skip
 
 
 def chunks(backbone, pooling="avg", dtype="float32"):
-    key = features.store_key(backbone, pooling, dtype)
+    key = embedding.store_key(backbone, pooling, dtype)
     return sorted(Path("state/features", key).glob("*.safetensors"))
 
 
@@ -92,8 +92,8 @@ def test_every_row_is_the_features_of_its_own_image():
     assert embedded.image_ids == sorted(shard["image_id"])
     paths = shard.set_index("image_id")["path"]
     for row, name in enumerate(embedded.image_ids):
-        made, _ = features.square(Path("images") / paths[name], (5, 3, 55, 35), backbone)
-        alone = backbone(features.pixels(made[None], "cpu"), ["avg", "grid2"])
+        made, _ = embedding.square(Path("images") / paths[name], (5, 3, 55, 35), backbone)
+        alone = backbone(embedding.pixels(made[None], "cpu"), ["avg", "grid2"])
         for pooling in ("avg", "grid2"):
             np.testing.assert_allclose(
                 embedded.features[pooling][row], alone[pooling][0].numpy(), rtol=1e-4, atol=1e-7
@@ -161,13 +161,13 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
-from equimood import backbones, features, tables
+from equimood import backbones, embedding, tables
 
 def die(done, total):
     if done == 38:
         os.kill(os.getpid(), signal.SIGKILL)
 
-features.embed(tables.read("shard.parquet"), Path("images"), backbones.load(Path("backbone")),
+embedding.embed(tables.read("shard.parquet"), Path("images"), backbones.load(Path("backbone")),
                ["avg"], "float32", Path("record"), 1, 1, die)
 """
 
@@ -179,7 +179,7 @@ def test_a_killed_embed_goes_on_where_it_was():
     killed = subprocess.run([sys.executable, "-c", KILLED, scripts], check=False)
     assert killed.returncode == -signal.SIGKILL
     stored = set(ids_in(chunks(backbone)))
-    assert len(stored) == 2 * features.BATCHES_PER_CHUNK
+    assert len(stored) == 2 * embedding.BATCHES_PER_CHUNK
     delete_images(shard[shard["image_id"].isin(stored)])
     resumed = embed(shard, backbone, batch_size=1)
     assert resumed.embedded_now == 8
@@ -247,7 +247,7 @@ def test_a_job_opens_only_chunks_that_overlap_its_shard():
 
 def test_decoding_runs_no_further_ahead_than_it_is_asked():
     backbone, shard = make_backbone(), make_shard(20)
-    squares = features.read_squares(shard, Path("images"), backbone, workers=3, ahead=5)
+    squares = embedding.read_squares(shard, Path("images"), backbone, workers=3, ahead=5)
     next(squares)
     time.sleep(0.3)
     delete_images(shard)
@@ -308,7 +308,7 @@ def test_an_empty_shard_has_features_of_the_right_width(tmp_path):
         "avg": (0, 256),
         "grid2": (0, 1024),
     }
-    features.write_shard(tmp_path / "features/whole/b/000.safetensors", embedded)
+    embedding.write_shard(tmp_path / "features/whole/b/000.safetensors", embedded)
     with safe_open(tmp_path / "features/whole/b/000.safetensors", "numpy") as shard:
         assert shard.get_tensor("image_id").shape == (0, 16)
         assert shard.get_tensor("grid2").shape == (0, 1024)
@@ -325,7 +325,7 @@ def test_features_too_large_for_half_precision_are_refused():
 def test_uses_of_the_store_are_recorded():
     backbone = make_backbone()
     embed(make_shard(1), backbone, ["avg", "grid2"])
-    expected = {f"features-{features.store_key(backbone, p, 'float32')}" for p in ("avg", "grid2")}
+    expected = {f"features-{embedding.store_key(backbone, p, 'float32')}" for p in ("avg", "grid2")}
     assert set(os.listdir("record")) == expected  # noqa: PTH208
 
 
@@ -337,10 +337,10 @@ def test_stored_features_are_those_of_end_to_end_pixels(architecture, pooling):
     shard = make_shard(5).sort_values("image_id", ignore_index=True)
     stored = embed(shard, backbone, [pooling], "float16").features[pooling].astype(np.float32)
     made = [
-        features.square(Path("images") / path, (5, 3, 55, 35), backbone)[0]
+        embedding.square(Path("images") / path, (5, 3, 55, 35), backbone)[0]
         for path in shard["path"]
     ]
-    inputs = features.pixels(torch.stack(made), "cpu").requires_grad_()
+    inputs = embedding.pixels(torch.stack(made), "cpu").requires_grad_()
     direct = backbone(inputs, [pooling])[pooling].detach().numpy()
     # Half precision keeps 11 bits.
     np.testing.assert_allclose(stored, direct, rtol=2**-11, atol=1e-4 * np.abs(direct).max())
@@ -364,12 +364,12 @@ def test_the_store_never_misaligns_ids_and_rows(tmp_path_factory, parts, wanted)
     store = tmp_path_factory.mktemp("store")
     for part in parts:
         ids = sorted(map(name_of, part))
-        features._append(store, ids, np.array([*map(vector_of, ids)], np.float32).reshape(-1, 2))
+        embedding._append(store, ids, np.array([*map(vector_of, ids)], np.float32).reshape(-1, 2))
     ids = pd.Index(sorted(map(name_of, wanted)), dtype="str")
-    here = features._stored(store, ids)
+    here = embedding._stored(store, ids)
     known = set(map(name_of, set().union(*parts)))
     assert here.tolist() == [name in known for name in ids]
-    found = features._collect(store, ids[here], 2, "float32")
+    found = embedding._collect(store, ids[here], 2, "float32")
     for name, vector in zip(ids[here], found, strict=True):
         np.testing.assert_array_equal(vector, vector_of(name))
 
@@ -382,7 +382,7 @@ def write_study(folder, names, n_shards, view, width, fingerprint="f"):
         rows = np.array([np.resize(vector_of(name), width) for name in ids], np.float32)
         rows = rows.reshape(-1, width)
         paths.append(folder / f"features/{view}/b/{shard:03d}.safetensors")
-        features.write_shard(paths[-1], features.Embedded(ids, {"avg": rows}, fingerprint, 0))
+        embedding.write_shard(paths[-1], embedding.Embedded(ids, {"avg": rows}, fingerprint, 0))
     return paths
 
 
@@ -455,11 +455,11 @@ def test_missing_and_mixed_features_are_refused(tmp_path):
 
 def test_a_shard_says_what_made_it(tmp_path):
     backbone = make_backbone()
-    features.write_shard(tmp_path / "000.safetensors", embed(make_shard(2), backbone))
+    embedding.write_shard(tmp_path / "000.safetensors", embed(make_shard(2), backbone))
     with safe_open(tmp_path / "000.safetensors", "numpy") as shard:
         assert features.read_card(shard) == {
             "fingerprint": backbone.fingerprint,
-            "embed_version": features.EMBED_VERSION,
+            "embed_version": embedding.EMBED_VERSION,
         }
         assert set(shard.keys()) == {"image_id", "avg"}
 
@@ -468,15 +468,15 @@ WRITE_SHARDS = """
 import sys
 from pathlib import Path
 import torch
-from equimood import backbones, features, tables
+from equimood import backbones, embedding, tables
 torch.set_num_threads(1)
 backbone = backbones.load(Path("backbone"))
 for name in sys.argv[1:]:
-    embedded = features.embed(
+    embedded = embedding.embed(
         tables.read("shard.parquet"), Path("images"), backbone, ["grid2", "avg"], "float16",
         Path("record"), batch_size=2, workers=1,
     )
-    features.write_shard(Path(name), embedded)
+    embedding.write_shard(Path(name), embedded)
     print(embedded.embedded_now)
 """
 
@@ -553,8 +553,8 @@ def test_features_are_those_of_this_embed_version(architecture, pooling, fit, in
     backbone = backbones.load(Path("backbone"))
     stored = embed(make_shard(1), backbone, [pooling], "float16").features[pooling][0]
     found = stored[:: len(stored) // 8][:8].astype(float)
-    if features.EMBED_VERSION != EMBEDDED_WITH:
-        pytest.fail(f"EMBED_VERSION is {features.EMBED_VERSION}: write it here as EMBEDDED_WITH")
+    if embedding.EMBED_VERSION != EMBEDDED_WITH:
+        pytest.fail(f"EMBED_VERSION is {embedding.EMBED_VERSION}: write it here as EMBEDDED_WITH")
     expected = GOLDEN[architecture, pooling]
     if not np.allclose(found, expected, rtol=0, atol=2e-3 * np.abs(expected).max()):
         pytest.fail(

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from equimood import backbones, features, heads, models, settings
+from equimood import backbones, embedding, features, heads, models, settings
 from equimood.errors import UserError
 from equimood.files import read_yaml
 from equimood.heads import HeadConfig, Structure
@@ -49,12 +49,12 @@ def study(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for view in BOXES:
-            embedded = features.embed(
+            embedded = embedding.embed(
                 images[images["view"] == view], folder, backbone, ["avg"], "float32",
                 folder / "record", batch_size=4, workers=1,
             )  # fmt: skip
             paths.append(folder / "features" / view / "tiny" / "000.safetensors")
-            features.write_shard(paths[-1], embedded)
+            embedding.write_shard(paths[-1], embedded)
     photos = features.photos(images, list(BOXES))
     X = features.matrix(paths, photos, list(BOXES), "tiny", "avg")
     packed = heads.fit(
@@ -88,14 +88,14 @@ def test_cached_features_and_pixels_give_the_same_logits(study):
     folder, backbone, photos, X, head = study
     model = models.EmotionModel(backbone, head, STRUCTURE, CLASSES, 1.7, 0.6, novelty_of(X))
     squares = {
-        view: torch.stack([features.square(folder / path, box, backbone)[0]
+        view: torch.stack([embedding.square(folder / path, box, backbone)[0]
                            for path in photos["path"]])
         for view, box in BOXES.items()
     }  # fmt: skip
     with torch.inference_mode():
-        end_to_end = model(*(features.pixels(squares[view], "cpu") for view in model.views))
+        end_to_end = model(*(embedding.pixels(squares[view], "cpu") for view in model.views))
         cached = model.logits(torch.from_numpy(X))
-        swapped = model(*(features.pixels(squares[view], "cpu") for view in model.views[::-1]))
+        swapped = model(*(embedding.pixels(squares[view], "cpu") for view in model.views[::-1]))
     assert end_to_end.shape == (10, 2)
     torch.testing.assert_close(end_to_end, cached, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(cached * 1.7, head(torch.from_numpy(X)))

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from equimood import backbones, demo, features, novelty, settings
+from equimood import backbones, demo, embedding, novelty, settings
 from equimood.novelty import Novelty
 from equimood.reference import DEMO
 from PIL import Image, ImageDraw
@@ -123,7 +123,7 @@ def drawings(tmp_path_factory):
             path = folder / f"{i}.png"
             picture.save(path)
             box = (0, 0, *picture.size)
-            pixels = features.pixels(features.square(path, box, backbone)[0][None], "cpu")
+            pixels = embedding.pixels(embedding.square(path, box, backbone)[0][None], "cpu")
             with torch.inference_mode():
                 vectors.append(backbone(pixels, ["grid2"])["grid2"])
         return torch.cat(vectors)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from equimood import (
     backbones,
-    features,
+    embedding,
     figures,
     integrated_gradients,
     prediction,
@@ -91,8 +91,8 @@ def judged(model, predict, views, batch_size=2, **options):
 
 def by_hand(model, path, *boxes):
     """Probabilities (n_classes,) of a picture from its views' boxes."""
-    squares = [features.square(path, box, model.backbone)[0][None] for box in boxes]
-    return model(*(features.pixels(each, "cpu") for each in squares)).softmax(1)[0].numpy()
+    squares = [embedding.square(path, box, model.backbone)[0][None] for box in boxes]
+    return model(*(embedding.pixels(each, "cpu") for each in squares)).softmax(1)[0].numpy()
 
 
 def probabilities(found):
@@ -121,9 +121,9 @@ def test_an_unsure_answer_is_held_back_and_an_image_unlike_the_training_is_flagg
     between = np.sort(found["confidence"])[:2].mean()
     for limit in (between, None):
         demanding = model(WHOLE, limit)
-        squares = [features.square(folder / name, (0, 0, 80, 60), demanding.backbone)[0]
+        squares = [embedding.square(folder / name, (0, 0, 80, 60), demanding.backbone)[0]
                    for name in rows["image"]]  # fmt: skip
-        X = demanding.features(features.pixels(torch.stack(squares), "cpu"))
+        X = demanding.features(embedding.pixels(torch.stack(squares), "cpu"))
         # as if the limit lay between the first photograph's novelty and the others'
         distances = demanding.novelty(X)
         demanding.novelty.limit *= distances.sort().values[:2].mean()
@@ -303,9 +303,9 @@ def test_an_explanation_is_of_the_predicted_class_in_every_view(model, folder, t
         strict=True,
     ):
         assert [view.view for view in example.views] == ["whole", "body"]
-        square = [features.square(folder / example.answer["image"], box, model(views).backbone)[0]
+        square = [embedding.square(folder / example.answer["image"], box, model(views).backbone)[0]
                   for box in boxes]  # fmt: skip
-        pixels = [features.pixels(each[None], "cpu") for each in square]
+        pixels = [embedding.pixels(each[None], "cpu") for each in square]
         target = torch.tensor([CLASSES.index(example.target)])
         alone = integrated_gradients.integrate(
             model(views), pixels, target, explain, known and known.tensors("final", model(views))

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from equimood import cluster, features, heads, logs, search, settings, tables
+from equimood import cluster, embedding, features, heads, logs, search, settings, tables
+from equimood.embedding import Embedded
 from equimood.errors import UserError
-from equimood.features import Embedded
 from equimood.files import digest
 from equimood.metrics import from_confusion
 
@@ -69,7 +69,7 @@ def make_study(folder):
                 path = folder / "features" / view / backbone / f"{shard:03}.safetensors"
                 ids = photos[f"image_{view}"][rows].tolist()
                 vectors = {k: v[rows].astype(np.float32) for k, v in signal.items()}
-                features.write_shard(path, Embedded(ids, vectors, digest(backbone), 0))
+                embedding.write_shard(path, Embedded(ids, vectors, digest(backbone), 0))
                 files.append(path)
     photos = photos.sort_values("photo_id", ignore_index=True)
     splits = pd.DataFrame({
@@ -252,7 +252,7 @@ def test_what_would_make_a_trial_stale_changes_its_memory(grid):
     assert memo(options=wider) == reference
     refetched = folder / "again" / "features/whole/small/000.safetensors"
     vectors = {"avg": np.zeros((1, 6), np.float32)}
-    features.write_shard(refetched, Embedded(["0" * 32], vectors, digest("other"), 0))
+    embedding.write_shard(refetched, Embedded(["0" * 32], vectors, digest("other"), 0))
     assert memo(files=[*files, refetched]) != reference
 
 

@@ -13,6 +13,7 @@ import timm
 import torch
 from equimood import (
     backbones,
+    embedding,
     features,
     finetuning,
     heads,
@@ -87,7 +88,7 @@ def study(tmp_path_factory):
     path = folder / "features/whole/tiny/000.safetensors"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        features.write_shard(path, features.embed(
+        embedding.write_shard(path, embedding.embed(
             catalogue, folder, backbones.load(folder / "tiny"), ["avg"], "float32",
             folder / "record", 16, 1,
         ))  # fmt: skip
@@ -351,9 +352,9 @@ def test_test_horses_are_judged_from_pixels(study, explored):
     assert set(found["horse"]) == set(HORSES[10:])
     assert len(found) == 24
     row = found.iloc[5]
-    square, _ = features.square(study[0] / row["path"], (0, 0, SIDE, SIDE), model.backbone)
+    square, _ = embedding.square(study[0] / row["path"], (0, 0, SIDE, SIDE), model.backbone)
     with torch.inference_mode():
-        expected = model(features.pixels(square[None], "cpu")).double().softmax(1)[0]
+        expected = model(embedding.pixels(square[None], "cpu")).double().softmax(1)[0]
     assert row[["p_across", "p_down"]].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
     assert row["predicted"] == CLASSES[int(expected.argmax())]
     nothing = tuned.predict(model, study[1], SPLITS.iloc[:10], study[0], workers=1)
@@ -371,7 +372,7 @@ def test_a_vision_transformer_is_fine_tuned_saved_and_loaded(study, tmp_path):
     backbones.fetch("tiny", spec, tmp_path / "tiny", 0, tmp_path / "hub")
     backbone = backbones.load(tmp_path / "tiny")
     path = tmp_path / "features/whole/tiny/000.safetensors"
-    features.write_shard(path, features.embed(
+    embedding.write_shard(path, embedding.embed(
         catalogue, folder, backbone, ["cls_mean"], "float32", tmp_path / "record", 16, 1
     ))  # fmt: skip
     best = replace(BEST, structure=replace(BEST.structure, pooling="cls_mean"))

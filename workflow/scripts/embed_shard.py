@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from equimood import backbones, cluster, devices, features, files, logs, tables, usage
+from equimood import backbones, cluster, devices, embedding, files, logs, tables, usage
 
 logs.start(snakemake.log[0])
 usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
@@ -10,7 +10,7 @@ cluster.end_in_time()
 devices.use_threads(snakemake.threads)
 device = devices.choose()
 shard = tables.read(snakemake.input.shard)
-embedded = features.embed(
+embedded = embedding.embed(
     shard[shard["view"] == snakemake.wildcards.view],
     Path(snakemake.params.images_dir),
     backbones.load(Path(snakemake.input.backbone).parent, device),
@@ -21,7 +21,7 @@ embedded = features.embed(
     workers=snakemake.threads,
     progress=logs.progress("images embedded"),
 )
-features.write_shard(Path(snakemake.output.features), embedded)
+embedding.write_shard(Path(snakemake.output.features), embedded)
 usage.note(
     backbone=snakemake.wildcards.backbone,
     device=devices.name(device),

@@ -24,7 +24,7 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
-from equimood import backbones, devices, features, heads, images, settings
+from equimood import backbones, devices, embedding, heads, images, settings
 from equimood.errors import UserError
 from equimood.files import digest, read_json, write_json, written_whole
 from equimood.heads import Head
@@ -279,7 +279,7 @@ class Run:
         moved = [view.to(self.device) for view in views]
         if augment:
             moved = [self.augment(view) for view in moved]
-        return [features.pixels(view, self.device) for view in moved]
+        return [embedding.pixels(view, self.device) for view in moved]
 
     def _score(self) -> float:
         n_classes = len(self.task.classes)

@@ -11,7 +11,7 @@ from torch import Tensor
 from equimood import (
     attribution,
     catalogue,
-    features,
+    embedding,
     files,
     images,
     integrated_gradients,
@@ -166,7 +166,7 @@ def predict(
     for start in range(0, n_images, batch_size):
         batch = [rows.iloc[start : start + batch_size] for rows in views]
         squares = [_squares(rows, images_dir, model) for rows in batch]
-        pixels = [features.pixels(stack, device) for stack in squares]
+        pixels = [embedding.pixels(stack, device) for stack in squares]
         with torch.inference_mode():
             X = model.features(*pixels)
             probabilities = model.logits(X).double().softmax(1).cpu().numpy()
@@ -212,7 +212,7 @@ def predict(
 def _squares(rows: pd.DataFrame, images_dir: Path, model: EmotionModel) -> Tensor:
     boxes = rows[BOX].astype(int).itertuples(index=False, name=None)
     return torch.stack([
-        features.square(images_dir / name, box, model.backbone)[0]
+        embedding.square(images_dir / name, box, model.backbone)[0]
         for name, box in zip(rows["image"], boxes, strict=True)
     ])  # fmt: skip
 

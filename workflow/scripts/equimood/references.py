@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from equimood import features, images, integrated_gradients, settings, tables
+from equimood import embedding, images, integrated_gradients, settings, tables
 from equimood.errors import UserError
 from equimood.files import digest
 
@@ -45,8 +45,8 @@ class References:
             squares = []
             for row in own:
                 box = (int(row.x0), int(row.y0), int(row.x1), int(row.y1))
-                squares.append(features.square(self.images_dir / row.path, box, backbone)[0])
-            found.append(features.pixels(torch.stack(squares), backbone.device))
+                squares.append(embedding.square(self.images_dir / row.path, box, backbone)[0])
+            found.append(embedding.pixels(torch.stack(squares), backbone.device))
         return found
 
     def key(self, fold: str) -> str:

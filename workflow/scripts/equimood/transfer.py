@@ -19,6 +19,7 @@ from equimood import (
     backbones,
     cluster,
     devices,
+    embedding,
     features,
     finetuning,
     heads,
@@ -284,7 +285,7 @@ def store_squares(
         side, ahead = backbone.side, 4 * workers
         with written_whole(path) as aside:
             stored = open_memmap(aside, "w+", np.uint8, (len(rows), 3, side, side))
-            made = features.read_squares(rows, images_dir, backbone, workers, ahead)
+            made = embedding.read_squares(rows, images_dir, backbone, workers, ahead)
             for i, square in enumerate(made):
                 stored[i] = square.numpy()
                 if progress:

@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 import torch
 
-from equimood import features, training
+from equimood import embedding, features, training
 from equimood.files import read_yaml, written_whole
 from equimood.logs import Progress
 from equimood.models import EmotionModel
@@ -49,7 +49,7 @@ def predict(
     rows = catalogue.assign(hidden=None).set_index("image_id", drop=False)
     ahead = JUDGED_AT_ONCE + workers
     readers = [
-        features.read_squares(rows.loc[photos[f"image_{view}"]], images_dir, model.backbone,
+        embedding.read_squares(rows.loc[photos[f"image_{view}"]], images_dir, model.backbone,
                               workers, ahead)
         for view in model.views
     ]  # fmt: skip
@@ -58,7 +58,7 @@ def predict(
     for start in range(0, len(photos), JUDGED_AT_ONCE):
         end = min(start + JUDGED_AT_ONCE, len(photos))
         squares = [torch.stack([next(reader) for _ in range(end - start)]) for reader in readers]
-        pixels = [features.pixels(stack, model.backbone.device) for stack in squares]
+        pixels = [embedding.pixels(stack, model.backbone.device) for stack in squares]
         with torch.inference_mode():
             X = model.features(*pixels)
             found.append(model.logits(X).double().softmax(1).cpu())
