@@ -83,6 +83,16 @@ def test_without_a_permutation_test_none_is_told(found):
     assert "permut" not in methods.methods_paragraph(methods.facts(**found))
 
 
+def test_a_perfect_recall_of_several_horses_is_better_than_guessing(found):
+    label = next(iter(found["metrics"]["classes"]))
+    own = found["metrics"]["classes"][label]
+    own["recall"] = {"value": 1.0, "low": None, "high": None}
+    for n_horses, by_chance in ((1, True), (8, False)):
+        own["n_horses"] = n_horses
+        (told,) = (c for c in methods.facts(**found)["by_class"] if c["label"] == label)
+        assert told["recall_by_chance"] == by_chance
+
+
 def test_raters_are_named_where_there_were_several(found):
     found["images"] = found["images"].assign(n_raters=3, agreement=0.8)
     text = methods.methods_paragraph(methods.facts(**found))

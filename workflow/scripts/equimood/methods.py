@@ -125,7 +125,7 @@ def facts(
                 "n_horses": found["n_horses"],
                 "recall": _printed(found["recall"]),
                 "precision": _printed(found["precision"]),
-                "recall_by_chance": (found["recall"]["low"] or 0.0) <= metrics["chance"],
+                "recall_by_chance": _by_chance(found, metrics["chance"], metrics["confidence"]),
             }
             for label, found in metrics["classes"].items()
         ],
@@ -209,6 +209,17 @@ def _in_words(structure: Mapping[str, Any]) -> str:
     units = f" of {structure['hidden_units']} units" if structure["hidden_units"] else ""
     how = f"({structure['pooling']}, {structure['head']}{units})"
     return f"{' + '.join(structure['views'])} by {structure['backbone']} {how}"
+
+
+def _by_chance(found: Mapping[str, Any], chance: float, confidence: float) -> bool:
+    """Whether a class's recall is not shown to be better than guessing.
+
+    A perfect recall has no interval: then as if each horse were one guess, all of them right.
+    """
+    recall = found["recall"]
+    if recall["low"] is None and recall["value"] == 1:
+        return bool(chance ** found["n_horses"] > 1 - confidence)
+    return (recall["low"] or 0.0) <= chance
 
 
 def _printed(figure: Mapping[str, float | None]) -> str:
