@@ -28,8 +28,9 @@ def test_the_study_runs_from_photographs_to_the_report(study, ran):
 
 def test_quick_steps_do_not_wait_in_the_queue(ran):
     submitted = ran.text.count("has been submitted with SLURM jobid")
-    # ingest, embed, audit, search, train, permute, evaluate, compare, calibration, explain, test
-    assert submitted == 1 + 6 + 1 + 2 + 2 + 1 + 1 + 2 + 1 + 2 + 1
+    # ingest, embed, audit, search, train, permute, evaluate, compare, calibration, explain, test,
+    # gallery
+    assert submitted == 1 + 6 + 1 + 2 + 2 + 1 + 1 + 2 + 1 + 2 + 1 + 1
 
 
 def test_the_search_used_both_nodes_and_the_log_says_so(study, ran):
@@ -113,5 +114,5 @@ def test_what_a_study_asks_for_is_told_before(study, ran):
     # jobs, cores, GPUs, memory, time, core hours, GPU hours, partition: 2 searches of 2 nodes
     assert table["search_fold"] == ["2", "4", "4", "3", "GB", "4.0", "h", "32", "32", "default"]
     assert table["embed_shard"] == ["6", "2", "1", "2", "GB", "2.0", "h", "24", "12", "default"]
-    assert table["in"][:2] == ["all", "19"]
+    assert table["in"][:2] == ["all", "21"]
     assert "split_horses" not in table
