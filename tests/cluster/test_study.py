@@ -86,6 +86,7 @@ def test_an_explanation_setting_explains_again_and_nothing_else(study, ran):
     assert again.code == 0, again.text
     assert again.jobs == {
         "explain_shard": 2, "summarise": 1, "probe_explanations": 1, "judge_explanations": 1,
+        "write_gallery": 1,
     }  # fmt: skip
 
 

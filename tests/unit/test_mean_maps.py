@@ -159,8 +159,11 @@ def eyes_seen_by(known, rows, path):
         "image_id": tables.pack_ids(seen["image_id"]), "gap": np.zeros(len(maps), np.float32),
         "target": np.array([CLASSES.index(targets[i]) for i in seen["photo_id"]]),
     }  # fmt: skip
-    others = {name: np.zeros(len(maps)) for name in attribution.MAP_TENSORS if name not in part}
-    attribution._write_maps([part | others], path, {"classes": CLASSES})
+    others = {
+        name: np.zeros(len(maps), int) for name in attribution.MAP_TENSORS if name not in part
+    }
+    part |= {name: np.zeros(len(maps), int) for name in others}
+    attribution._write_maps([part], path, {"classes": CLASSES})
 
 
 def test_maps_of_a_study_are_laid_where_its_regions_lie(explained, tmp_path):  # noqa: F811

@@ -2,7 +2,6 @@
 
 import hashlib
 import multiprocessing
-import os
 import signal
 from dataclasses import replace
 
@@ -31,6 +30,7 @@ from equimood.novelty import Novelty
 from equimood.search import Best
 from equimood.tables import image_id
 from PIL import Image
+from train_and_die import train_and_die
 
 SIDE, CLASSES = 48, ["across", "down"]
 HORSES = [f"h{i:02}" for i in range(12)]
@@ -241,16 +241,6 @@ def test_a_tuned_model_beats_frozen_random_features(study):
     horses = features.photos(study[1], ["whole"]).iloc[task.rows]["horse"].map(inner).to_numpy()
     of_fold = [(unseen.argmax(1) == task.y)[horses == fold].mean() for fold in (0, 1)]
     assert of_fold == pytest.approx(scores[-1])
-
-
-def train_and_die(task, tried):
-    """Train, and be killed after the first epoch."""
-    torch.set_num_threads(1)
-
-    def die(*_):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    finetuning.cross_validate(task, tried, die)
 
 
 def test_a_killed_fine_tuning_goes_on_from_its_last_epoch(study, tmp_path, monkeypatch):
