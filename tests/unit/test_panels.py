@@ -126,13 +126,15 @@ def test_a_panel_says_horse_truth_prediction_gap_and_regions():
     assert "rough" not in words(panel(tolerance=0.3))
 
 
-def test_regions_of_a_study_s_own_are_drawn_the_most_enriched_first():
-    names = ["ears", "eye_left", "background", *(f"cell_{i}" for i in range(20))]
-    scores = pd.DataFrame({"region": names, "enrichment": [1, 9, 2, *range(20)]}, dtype=object)
-    scores["enrichment"] = scores["enrichment"].astype(float)
-    shown = panels.drawn_regions(scores).index.tolist()
-    assert shown[:2] == ["ears", "background"]  # the ethogram's, in its order; roll-ups alone
-    assert shown[2:] == [f"cell_{i}" for i in range(19, 19 - panels.MOST_CELLS, -1)]
+def test_rollups_surroundings_and_stand_ins_are_drawn_once_each_in_their_order():
+    names = ["top left", "horse", "background", "eye_left", "ears"]
+    scores = pd.DataFrame({"region": names, "enrichment": [1.0, 9, 2, 3, 4]})
+    assert panels.drawn_regions(scores).index.tolist() == [
+        "ears",
+        "background",
+        "horse",
+        "top left",
+    ]
 
 
 def test_text_from_tables_is_drawn_as_it_stands(tmp_path):

@@ -1,5 +1,6 @@
 """The report as a person opens it: unpacked, in a browser, with no network."""
 
+import re
 import zipfile
 
 import pytest
@@ -44,7 +45,7 @@ def test_every_figure_opens(page, first_run, path):
     expected = [file for pattern in FIGURES[path] for file in results.glob(pattern)]
     page.reload()
     for name in path:
-        page.get_by_text(name, exact=True).click()
+        page.get_by_role("link", name=name, exact=True).click()
     rows = page.locator("tr:has(a[iconname=eye])")
     shown = 0
     for row in rows.all():
@@ -62,16 +63,17 @@ def test_every_figure_opens(page, first_run, path):
 def test_the_gallery_opens_from_the_report_with_every_explained_photograph(page, first_run):
     page.reload()
     for name in ("4. What it looks at", "Gallery"):
-        page.get_by_text(name, exact=True).click()
+        page.get_by_role("link", name=name, exact=True).click()
     page.locator("tr", has_text="Gallery:").locator("a[iconname=eye]").click()
     gallery = page.frame_locator("iframe")
     gallery.locator(".tile").first.wait_for()
-    assert gallery.locator("#count").inner_text() == "16 of 16 photographs"
+    shown = re.fullmatch(r"(\d+) of \1 photographs", gallery.locator("#count").inner_text())
+    assert shown and int(shown[1]) > 4
     pictures = gallery.locator(".tile img")
     widths = pictures.evaluate_all(
         "all => Promise.all(all.map(async i => (await i.decode(), i.naturalWidth)))"
     )
-    assert len(widths) >= 16 and min(widths) >= 56
+    assert len(widths) >= int(shown[1]) and min(widths) >= 56
     gallery.locator(".tile button").first.click()
     assert gallery.locator("dialog .bars .name").count() > 4
     page.keyboard.press("Escape")
@@ -83,7 +85,7 @@ def test_the_gallery_opens_from_the_report_with_every_explained_photograph(page,
 
 def test_a_caption_says_how_to_read_a_figure(page):
     page.reload()
-    page.get_by_text("2. How good it is", exact=True).click()
+    page.get_by_role("link", name="2. How good it is", exact=True).click()
     row = page.locator("tr", has_text="Which emotion is taken for which")
     row.locator("a[iconname=information-circle]").click()
     assert page.get_by_text("Rows are what the raters saw").is_visible()

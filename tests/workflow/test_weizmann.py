@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -25,10 +27,14 @@ def study(clone):
     """Thirty photographs of each class, one small backbone, two outer folds."""
     resources = clone.folder / "resources"
     table = pd.read_csv(DATA / "weizmann_horse/labels.csv").groupby("neck_height").head(30)
-    (resources / "weizmann_horse/rgb").mkdir(parents=True)
-    for image in table["image"]:
-        shutil.copy(DATA / "weizmann_horse" / image, resources / "weizmann_horse" / image)
-    table.to_csv(resources / "weizmann_horse/labels.csv", index=False)
+    horses = resources / "weizmann_horse"
+    for picture in [*table["image"], *table["mask"]]:
+        (horses / picture).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(DATA / "weizmann_horse" / picture, horses / picture)
+    table.to_csv(horses / "labels.csv", index=False)
+    subprocess.run(
+        [sys.executable, "docs/studies/weizmann_regions.py", horses], cwd=clone.folder, check=True
+    )
     shutil.copytree(DATA / "weights", resources / "weights")
 
     def smaller(config):
@@ -61,3 +67,13 @@ def test_posture_is_told_better_than_by_chance(study):
 
 def test_panels_show_what_it_looks_at(study):
     assert len(list((study / "explanation/panels").glob("*.png"))) == 9
+
+
+def test_attribution_is_scored_on_the_horses_mask_and_outside_it(study):
+    scores = pd.read_parquet(study / "explanation/regions.parquet")
+    area = scores[scores["model"] == "trained"].pivot_table("area", "image_id", "region")
+    whole = area["horse"] + area["background"]
+    assert len(area) == 9
+    assert area["horse"].between(0.05, 0.6).all()
+    assert (whole <= 1.001).all() and (whole > 0.8).all()  # the neck's box is a region, too
+    assert area["neck"].notna().all()

@@ -78,7 +78,7 @@ if settings.ethogram:
         caption="../report/ethogram.rst",
         category="4. What it looks at",
         subcategory="Over all images",
-        labels={"figure": "Agreement with the regions that experts expect"},
+        labels={"figure": "Agreement with the regions that experts expect, as a table"},
     )
 
 
@@ -103,7 +103,7 @@ rule summarise:
             caption="../report/stability.rst",
             category="4. What it looks at",
             subcategory="Over all images",
-            labels={"figure": "Do the models of all folds rest on the same regions"},
+            labels={"figure": "Whether all folds rest on the same regions, as a table"},
         ),
         ethogram=AGREEMENT,
         checks=f"{RESULTS}/explanation/checks.json",

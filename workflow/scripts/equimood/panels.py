@@ -10,10 +10,7 @@ from matplotlib.figure import Figure
 from equimood.figures import BLUE, GREY, INK, PAGE_IN, PALE, VERMILION, blank
 from equimood.overlays import Explained, colour_bar, colours, overlay, photograph, short
 from equimood.settings import NOT_SURE
-from equimood.tables import REGIONS, ROLLUPS, ROWS
-
-MOST_CELLS = 8
-"""Regions of a study's own, such as cells of a grid, that are drawn of an image."""
+from equimood.tables import ROWS
 
 
 def panel(
@@ -93,14 +90,9 @@ def counted(number: float, what: str) -> str:
 
 
 def drawn_regions(scores: pd.DataFrame) -> pd.DataFrame:
-    """The rows of an image's ``tables.REGION_SCORES`` that are drawn, by region.
-
-    ROWS, in this order, then the most enriched of other names than the ethogram's.
-    """
+    """The rows of an image's ``tables.REGION_SCORES`` that are drawn, by region: ROWS, in order."""
     found = scores[scores["enrichment"].notna()].set_index("region")
-    own = found[~found.index.isin([*REGIONS, *ROLLUPS])]
-    own = own.sort_values("enrichment", ascending=False, kind="stable").head(MOST_CELLS)
-    return found.loc[[*(name for name in ROWS if name in found.index), *own.index]]
+    return found.loc[[name for name in ROWS if name in found.index]]
 
 
 def _region_bars(axes: Axes, scores: pd.DataFrame, colormap: str) -> None:
