@@ -127,13 +127,13 @@ def test_a_panel_says_horse_truth_prediction_gap_and_regions():
 
 
 def test_rollups_surroundings_and_stand_ins_are_drawn_once_each_in_their_order():
-    names = ["top left", "horse", "background", "eye_left", "ears"]
+    names = ["top_left", "horse", "background", "eye_left", "ears"]
     scores = pd.DataFrame({"region": names, "enrichment": [1.0, 9, 2, 3, 4]})
     assert panels.drawn_regions(scores).index.tolist() == [
         "ears",
         "background",
         "horse",
-        "top left",
+        "top_left",
     ]
 
 
