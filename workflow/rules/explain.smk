@@ -103,7 +103,9 @@ rule summarise:
             caption="../report/stability.rst",
             category="4. What it looks at",
             subcategory="Over all images",
-            labels={"figure": "Whether all folds rest on the same regions, as a table"},
+            labels={
+                "figure": "Whether all folds rest on the same regions, as a table"
+            },
         ),
         ethogram=AGREEMENT,
         checks=f"{RESULTS}/explanation/checks.json",
