@@ -4,7 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from equimood import backbones, faithfulness, integrated_gradients, probing, settings, tables, trust
+from equimood import (
+    backbones,
+    faithfulness,
+    integrated_gradients,
+    probing,
+    regions,
+    settings,
+    tables,
+    trust,
+)
 from equimood.references import References
 from PIL import Image
 from torch import nn
@@ -72,10 +81,11 @@ def study(tmp_path_factory):
 
 def run(study, load, *, other=None, with_regions=True, n=N):
     folder, catalogue, predictions, given = study
+    rows = probing.sample(catalogue, predictions, EXPLAIN, n, 1)
     return probing.probe(
-        probing.sample(catalogue, predictions, EXPLAIN, n, 1), load, lambda fold, model: other,
-        given if with_regions else None, EXPLAIN, TESTS, folder, device=torch.device("cpu"),
-        seed=1, references=References(), mean=MEAN,
+        rows, load, lambda fold, model: other,
+        given if with_regions else regions.stand_in(rows, None), EXPLAIN, TESTS, folder,
+        device=torch.device("cpu"), seed=1, references=References(), mean=MEAN,
     )  # fmt: skip
 
 
@@ -115,7 +125,7 @@ def test_every_test_is_made_on_every_photograph_by_its_own_fold(study, backbone,
     assert curves[0.0].unstack().std(axis=1).max() < 1e-6  # all orders begin at the photograph
 
 
-def test_without_regions_a_grid_is_hidden_and_without_seeds_no_seeds_are_compared(study, backbone):
+def test_without_regions_thirds_are_hidden_and_without_seeds_no_seeds_are_compared(study, backbone):
     found = run(study, lambda fold: TinyModel(backbone, 1), with_regions=False, n=3)
     tests = set(found["test"])
     assert "occlusion" in tests and "seeds" not in tests

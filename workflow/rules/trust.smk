@@ -52,6 +52,7 @@ rule probe_explanations:
         optimiser=rules.train_fold.params.optimiser,
         views=settings.searched_views,
         images_dir=IMAGES,
+        horse_view=rules.explain_shard.params.horse_view,
         record=f"{STATE_RECORD}/probe_explanations",
         classes=settings.data.classes,
         seed=settings.seed,

@@ -12,6 +12,7 @@ from equimood import (
     models,
     probing,
     references,
+    regions,
     tables,
     usage,
 )
@@ -25,12 +26,15 @@ devices.deterministic(snakemake.params.seed)
 params, given, device = snakemake.params, snakemake.input, devices.choose()
 tests, seed, classes = ExplanationTests(**params.tests), params.seed, params.classes
 explain = Explain(**params.explain, batch_size=snakemake.resources.batch_size)
-images, regions = tables.read(given.images), tables.read(given.regions)
+images, region_table = tables.read(given.images), tables.read(given.regions)
 predictions = tables.concatenated(given.predictions)
 cards, bests = ([Path(path) for path in paths] for paths in (given.cards, given.best))
 folders = {card.parent.name: card.parent for card in cards}
+rows = probing.sample(images, predictions, explain, tests.n_images, seed)
+if region_table.empty:
+    region_table = regions.stand_in(rows, params.horse_view)
 found = probing.probe(
-    probing.sample(images, predictions, explain, tests.n_images, seed),
+    rows,
     lambda fold: models.load_with(folders[fold], given.backbones, device),
     probing.retrainer(
         cards, bests, tables.read(given.splits), photos=features.photos(images, params.views),
@@ -38,8 +42,7 @@ found = probing.probe(
         seed=seed, record=files.new_record(params.record),
         shares=labels.read_shares(given.ratings, classes),
     ),
-    None if regions.empty else regions,
-    explain, tests, params.images_dir, device=device, seed=seed,
+    region_table, explain, tests, params.images_dir, device=device, seed=seed,
     references=references.gather(
         images, tables.read(given.splits), explain, params.images_dir, seed
     ),

@@ -22,16 +22,13 @@ from equimood.integrated_gradients import blur, colour, integrate
 from equimood.logs import Progress
 from equimood.references import References
 from equimood.search import read_best
-from equimood.tables import ROLLUPS
+from equimood.tables import ROWS
 
 FORWARDS = 4
 """Pictures in a forward pass, for each that is integrated: nothing is kept for a backward one."""
 RANDOM_ORDERS = 2
 NOISES = 2
 LEVELS = 4  # of the cascade: the head, then blocks in three steps
-GRID = 3  # cells a side that are hidden where no regions are given
-PARTS = [*(name for name in ROLLUPS if name != "context"), *ROLLUPS["context"]]
-"""Regions hidden: the horse's roll-ups, and what surrounds it one by one."""
 
 Retrain = Callable[[str, Any], Any]
 """Gives the model of an outer fold with a head trained from other seeds, or None."""
@@ -103,7 +100,7 @@ def probe(
     rows: pd.DataFrame,
     load_model: attribution.Loader,
     retrain: Retrain,
-    region_table: pd.DataFrame | None,
+    region_table: pd.DataFrame,
     explain: settings.Explain,
     tests: settings.ExplanationTests,
     images_dir: str | Path,
@@ -120,7 +117,7 @@ def probe(
     ----------
     rows : from :func:`sample`.
     load_model, retrain : called once per fold.
-    region_table : from ``tables.read_regions``, or None: a grid is hidden in place of regions.
+    region_table : from ``tables.read_regions``, or ``regions.stand_in``.
     references : what the study's own baseline needs.
     mean : (3,) from :func:`references.mean_colour`, for the other baseline.
 
@@ -254,7 +251,7 @@ def _hiding(
     model: Any,
     batch: _Batch,
     maps: Sequence[Tensor],
-    region_table: pd.DataFrame | None,
+    region_table: pd.DataFrame,
     images_dir: Path,
     explain: settings.Explain,
 ) -> list[pd.DataFrame]:
@@ -294,16 +291,10 @@ def _hiding(
 def _parts(
     shown: Sequence[tuple[Any, np.ndarray, tuple[int, int]]],
     sides: Sequence[int],
-    region_table: pd.DataFrame | None,
+    region_table: pd.DataFrame,
     images_dir: Path,
 ) -> list[list[np.ndarray]]:
     """Masks of a photograph's regions, each with one (side, side) per view."""
-    if region_table is None:
-        return [
-            [_grid_cell(i if view == v else None, side) for v, side in enumerate(sides)]
-            for view in range(len(sides))
-            for i in range(GRID**2)
-        ]
     by_view = []
     for (row, affine, picture_px), side in zip(shown, sides, strict=True):
         own = region_table[
@@ -315,19 +306,9 @@ def _parts(
             masks.get(name, np.zeros((side, side), np.float32))
             for masks, side in zip(by_view, sides, strict=True)
         ]
-        for name in PARTS
+        for name in ROWS
         if any(name in masks for masks in by_view)
     ]
-
-
-def _grid_cell(number: int | None, side: int) -> np.ndarray:
-    mask = np.zeros((side, side), np.float32)
-    if number is not None:
-        (top, bottom), (left, right) = (
-            (k * side // GRID, (k + 1) * side // GRID) for k in divmod(number, GRID)
-        )
-        mask[top:bottom, left:right] = 1
-    return mask
 
 
 def _comparing(
