@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_model
 import torch
 from equimood import (
     attribution,
@@ -29,23 +30,8 @@ CLASSES = ["neutral", "alarmed", "annoyed"]
 CPU = torch.device("cpu")
 
 
-class TinyModel(nn.Module):
-    """What attribution asks of an EmotionModel, on a small real backbone of timm."""
-
-    classes, pooling = CLASSES, "avg"
-
-    def __init__(self, backbone, seed, views=("whole",)):
-        super().__init__()
-        torch.manual_seed(seed)
-        self.backbone, self.views = backbone, tuple(views)
-        self.head = nn.Linear(backbone.n_features["avg"] * len(views), len(CLASSES))
-        nn.init.normal_(self.head.weight)
-
-    def logits(self, X):
-        return self.head(X)
-
-    def forward(self, *views):
-        return self.logits(torch.cat([self.backbone(v, ["avg"])["avg"] for v in views], 1))
+class TinyModel(tiny_model.TinyModel):
+    classes = CLASSES
 
 
 class Quadratic(nn.Module):

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_model
 import torch
 from equimood import (
     backbones,
@@ -16,7 +17,6 @@ from equimood import (
 )
 from equimood.references import References
 from PIL import Image
-from torch import nn
 
 SIDE = 48
 CLASSES = ["calm", "tense"]
@@ -26,21 +26,8 @@ EXPLAIN = settings.Explain(n_steps=8, batch_size=4)
 N = 8
 
 
-class TinyModel(nn.Module):
-    """What the tests ask of an EmotionModel, on a small real backbone of timm."""
-
-    classes, pooling = CLASSES, "avg"
-
-    def __init__(self, backbone, seed, views=("whole",)):
-        super().__init__()
-        torch.manual_seed(seed)
-        self.backbone, self.views = backbone, tuple(views)
-        self.head = nn.Linear(backbone.n_features["avg"] * len(views), len(CLASSES))
-        nn.init.normal_(self.head.weight)
-        self.eval().requires_grad_(False)
-
-    def forward(self, *views):
-        return self.head(torch.cat([self.backbone(v, ["avg"])["avg"] for v in views], 1))
+class TinyModel(tiny_model.TinyModel):
+    classes = CLASSES
 
 
 @pytest.fixture(scope="module")
