@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from equimood import demo, drawing
-from equimood.tables import BOX, REGIONS, ROLLUPS
-from PIL import Image
+from equimood.tables import BOX, REGIONS, ROLLUPS, read_points, read_regions
+from PIL import Image, ImageDraw
 
 SMALL = {"n_sessions": 2, "images_per_session": 3, "image_size": (160, 128)}
 
@@ -89,16 +89,43 @@ def test_an_emotion_changes_the_picture_inside_its_region_alone(label: str) -> N
     assert differs.sum() < 0.02 * change
 
 
-def test_every_region_has_a_row_inside_the_picture(study: Path) -> None:
-    regions = pd.read_csv(study / "regions.csv")
+def test_every_region_has_rows_inside_the_picture(study: Path) -> None:
+    regions = read_regions(study / "regions.csv", {})
     for _, rows in regions.groupby("image"):
-        assert sorted(rows.region) == sorted(REGIONS)
-    shown, hidden = regions[regions.visible == 1], regions[regions.visible == 0]
-    assert hidden[BOX].isna().all(axis=None)
-    assert (shown[["x0", "y0"]] >= 0).all(axis=None)
-    assert (shown.x1 <= 160).all() and (shown.y1 <= 128).all()
-    assert (shown.x0 < shown.x1).all() and (shown.y0 < shown.y1).all()
-    assert (shown[BOX] % 1 == 0).all(axis=None)
+        assert {*rows.region} == {*REGIONS}
+    shown, hidden = regions[regions.visible], regions[~regions.visible]
+    assert hidden[[*BOX, "points"]].isna().all(axis=None)
+    assert set(shown.loc[shown.kind == "box", "region"]) == {"background"}
+    for row in shown[shown.kind == "points"].itertuples():
+        outline = read_points(row.points, row.line)
+        assert len(outline) >= 3
+        assert (outline >= 0).all() and (outline <= (160, 128)).all()
+
+
+def test_outlines_hold_what_they_are_named_after() -> None:
+    rng = np.random.default_rng(3)
+    horse, session = drawing.draw_identity(rng), drawing.draw_session(rng)
+    pose = replace(drawing.draw_pose(rng), facing=1, yaw=0.1)
+    cues = replace(demo.draw_cues(rng, "neutral"), nostril=1.0)
+    session = replace(session, tack="halter")
+    picture = drawing.draw_horse(rng, horse, session, cues, pose, thing="bucket")
+    masks = {
+        name: filled(picture.image.size, outlines)
+        for name, outlines in picture.outlines.items()
+    }
+    for region in ("nostril_right", "eye_right", "upper_lip", "tack"):
+        assert (masks[region] & masks["head"]).sum() > 0.8 * masks[region].sum()
+    assert (masks["nostril_right"] & masks["upper_lip"]).sum() < 0.2 * masks["nostril_right"].sum()
+    pixels = np.asarray(picture.image, float)
+    blue = pixels[..., 2] - pixels[..., 0]
+    assert blue[masks["object"]].mean() > 60
+
+
+def filled(size: tuple[int, int], outlines: list[np.ndarray]) -> np.ndarray:
+    mask = Image.new("1", size)
+    for outline in outlines:
+        ImageDraw.Draw(mask).polygon(outline.ravel().tolist(), fill=1)
+    return np.asarray(mask)
 
 
 def test_facing_right_the_right_ear_is_in_front() -> None:
@@ -134,10 +161,28 @@ def test_shortcut_goes_with_its_class(tmp_path: Path, shortcut: demo.Shortcut, r
         shortcut=shortcut, shortcut_class="annoyed",
     )  # fmt: skip
     regions = pd.read_csv(tmp_path / "regions.csv").query("region == @region")
+    regions = regions.drop_duplicates("image")
     shown = pd.read_csv(tmp_path / "annotations.csv").merge(regions, on="image")
     rate = shown.groupby(shown.label == "annoyed").visible.mean()
     assert rate[True] > 0.8
     assert rate[False] < 0.3  # some other objects lie about
+    causes = pd.read_csv(tmp_path / "causes.csv", keep_default_na=False).set_index("label")
+    assert causes.loc["annoyed"].tolist() == [region, shortcut]
+    assert causes.loc["relaxed", "region"] == "mouth"
+
+
+def test_a_class_with_a_shortcut_shows_no_cue_of_its_own(tmp_path: Path) -> None:
+    def boxes(label: str) -> pd.DataFrame:
+        folder = tmp_path / label
+        demo.draw_study(
+            folder, n_horses=1, n_sessions=1, images_per_session=4, classes={label: 1.0},
+            shortcut="bucket", shortcut_class="annoyed", image_size=(96, 80),
+        )  # fmt: skip
+        regions = pd.read_csv(folder / "regions.csv")
+        return regions[regions.region != "object"][["image", "region", "points"]]
+
+    pd.testing.assert_frame_equal(boxes("annoyed"), boxes("neutral"))
+    assert not boxes("alarmed").equals(boxes("neutral"))
 
 
 def test_more_classes_than_images_is_refused(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from equimood.quadrature import Chunk
 from equimood.references import References
 from equimood.tables import BOX
 
-EXPLAIN_VERSION = 2
+EXPLAIN_VERSION = 3
 """Raised when the same model and image give other maps or scores: kept progress is then stale."""
 NONE = -1
 """Stands for a class where the score is not a difference of two."""

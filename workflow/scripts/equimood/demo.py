@@ -4,6 +4,9 @@ Each emotion shows in one region of the face and nowhere else, so that a drawn s
 answer: the region on which a prediction should rest. All else (coat, pose, light, place, tack and
 the other cues) varies independently of the emotion. The cues follow the ethogram: ears flattened,
 eye wide with white, upper lip extended over a hanging lower lip.
+
+With a shortcut one class shows no cue of its own: a thing beside or on the horse alone tells it, and
+is then the right answer.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +27,8 @@ from equimood.tables import BOX, REGIONS
 Shortcut = Literal["bucket", "halter"]
 T = TypeVar("T")
 
+SHORTCUTS: dict[Shortcut, str] = {"bucket": "object", "halter": "tack"}
+"""The region of each shortcut."""
 SHORTCUT_RATE = 0.95
 """Share of images in which the shortcut agrees with the label."""
 WEAK_RATE = 0.05
@@ -117,7 +122,7 @@ def draw_one_horse(plan: Plan, images: Path, number: int) -> tuple[list[dict], l
         session = drawing.draw_session(plan.rng(number, visit))
         for shot in range(plan.images_per_session):
             rng, label = plan.rng(number, visit, shot), next(labels)
-            cues = draw_cues(rng, label)
+            cues = draw_cues(rng, "neutral" if label == plan.shortcut_class else label)
             pose, human = drawing.draw_pose(rng), bool(rng.random() < 0.12)
             thing = str(rng.choice(list(drawing.OBJECTS))) if rng.random() < 0.2 else None
             shown = (rng.random() < SHORTCUT_RATE) == (label == plan.shortcut_class)
@@ -131,10 +136,24 @@ def draw_one_horse(plan: Plan, images: Path, number: int) -> tuple[list[dict], l
             who = {"horse": name, "session": f"{name}_s{visit + 1}"}
             annotations.append({"image": file, "label": label} | who | box)
             for region in REGIONS:
-                corners = dict(zip(BOX, picture.boxes.get(region, (None,) * 4), strict=True))
-                row = {"image": file, "horse": name, "region": region, "kind": "box"} | corners
-                regions.append(row | {"visible": int(region in picture.boxes)})
+                regions += [
+                    {"image": file, "horse": name, "region": region} | row
+                    for row in region_rows(region, picture)
+                ]
     return annotations, regions
+
+
+def region_rows(region: str, picture: drawing.Drawing) -> list[dict]:
+    """Rows of one region: its outlines, or the box of the picture in which the background lies."""
+    outlines = picture.outlines.get(region, [])
+    if region == "background":
+        corners = dict(zip(BOX, picture.boxes[region], strict=True))
+        return [{"kind": "box", **corners, "points": None, "visible": 1}]
+    unboxed = {"kind": "points", **dict.fromkeys(BOX)}
+    return [
+        unboxed | {"points": " ".join(f"{at:.1f}" for at in outline.ravel()), "visible": 1}
+        for outline in outlines
+    ] or [unboxed | {"points": None, "visible": 0}]
 
 
 def draw_study(
@@ -154,9 +173,9 @@ def draw_study(
     """Write images/, annotations.csv, regions.csv and causes.csv into `out_dir`.
 
     `classes` maps emotions of CAUSES to their shares. In SHORTCUT_RATE of the images the shortcut
-    is there if the label is `shortcut_class` and not there otherwise. `progress` is told horses
-    done and horses in all. The files depend on neither `workers` nor, for the other horses, on one
-    horse more.
+    is there if the label is `shortcut_class` and not there otherwise; the horses of that class are
+    at rest. `progress` is told horses done and horses in all. The files depend on neither `workers`
+    nor, for the other horses, on one horse more.
     """
     shares = dict(classes or DRAWN_SHARES)
     if unknown := sorted({*shares, *([shortcut_class] if shortcut_class else [])} - set(CAUSES)):
@@ -180,7 +199,11 @@ def draw_study(
         out_dir / "regions.csv", index=False
     )
     causes = [
-        (label, cause.region, cause.cue) if (cause := CAUSES[label]) else (label, "none", "none")
+        (label, SHORTCUTS[shortcut], shortcut)
+        if shortcut and label == shortcut_class
+        else (label, cause.region, cause.cue)
+        if (cause := CAUSES[label])
+        else (label, "none", "none")
         for label in shares
     ]
     table = pd.DataFrame(causes, columns=["label", "region", "cue"])

@@ -1,4 +1,4 @@
-"""Draw a horse in a place, as a photograph with boxes and landmarks.
+"""Draw a horse in a place, as a photograph with outlines of its regions and landmarks.
 
 Lengths of the horse are in head lengths (poll to lip): x forward, y up, z towards the camera.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+from scipy.spatial import ConvexHull
 
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]
@@ -81,6 +82,7 @@ class Drawing:
     """A picture with what is known of it, in pixels of the picture."""
 
     image: Image.Image
+    outlines: dict[str, list[np.ndarray]]  # of visible regions, each (n, 2), together the region
     boxes: dict[str, Box]  # of visible regions
     horse_box: Box
     landmarks: dict[str, np.ndarray]  # visible points (2,)
@@ -220,6 +222,19 @@ def disc(x: float, y: float, rx: float, ry: float, turn: float = 0.0, n: int = 2
     return np.column_stack([x + u * cos - v * sin, y + u * sin + v * cos])
 
 
+def hull(inside: np.ndarray) -> np.ndarray:
+    """The convex outline of points (n, 2)."""
+    return inside[ConvexHull(inside).vertices]
+
+
+def band(line: np.ndarray, width: float) -> np.ndarray:
+    """The outline (2n, 2) of a stroke along a line (n, 2)."""
+    along = np.gradient(line, axis=0)
+    across = np.column_stack([along[:, 1], -along[:, 0]])
+    across *= 0.5 * width / np.linalg.norm(across, axis=1, keepdims=True).clip(1e-9)
+    return np.vstack([line + across, (line - across)[::-1]])
+
+
 def shifted(shape: np.ndarray, dx: float, dy: float = 0.0) -> np.ndarray:
     """Move points (n, 2)."""
     return shape + np.array((dx, dy))
@@ -272,7 +287,7 @@ class Canvas:
     light_side: float  # -1 from the left .. 1 from the right
     relief: np.ndarray  # (height, width): brightness added by shape
     cover: np.ndarray  # (height, width): 1 where the horse is
-    extents: dict[str, np.ndarray] = field(default_factory=dict)  # region -> x0, y0, x1, y1
+    regions: dict[str, list[np.ndarray]] = field(default_factory=dict)  # name -> outlines (n, 2)
     landmarks: dict[str, np.ndarray] = field(default_factory=dict)  # name -> x, y
 
     def __post_init__(self) -> None:
@@ -287,13 +302,9 @@ class Canvas:
         pixels = max(1, round(width * self.unit))
         self.pen.line(line.ravel().tolist(), fill=colour, width=pixels, joint="curve")
 
-    def mark(self, region: str, inside: np.ndarray) -> None:
-        """Widen the region's extent by these points (n, 2)."""
-        low, high = inside.min(0), inside.max(0)
-        if region in self.extents:
-            low = np.minimum(low, self.extents[region][:2])
-            high = np.maximum(high, self.extents[region][2:])
-        self.extents[region] = np.concatenate([low, high])
+    def mark(self, region: str, outline: np.ndarray) -> None:
+        """Add what an outline (n, 2) holds to the region."""
+        self.regions.setdefault(region, []).append(outline)
 
     def part(
         self,
@@ -578,12 +589,13 @@ def draw_head(canvas: Canvas, head: Frame, horse: Identity, cues: Cues) -> None:
         line = head(solid(spline(wrinkle, closed=False), 0.115))
         canvas.stroke(line, darker(horse.body, 0.4), 0.008)
 
-    canvas.mark("head", np.vstack([*outlines, *lower_lip]))
+    canvas.mark("head", hull(np.vstack([*outlines, *lower_lip])))
     canvas.mark("cheek", cheek)
-    canvas.mark("forehead", head(points(".1 .04 -.08, .27 .04 -.08, .12 -.02 .1, .27 -.02 .11")))
+    canvas.mark("forehead", head(points(".1 .04 -.08, .27 .04 -.08, .27 -.02 .11, .12 -.02 .1")))
     canvas.mark("brow", head(solid(disc(0.32, 0.005, 0.09, 0.03), 0.11)))
-    canvas.mark("upper_lip", head(np.vstack([solid(skull[9:14], 0.03), (0.88, -0.17, 0.05)])))
-    canvas.mark("lower_lip_chin", head(chin[2:7]))
+    canvas.mark("upper_lip", hull(head(np.vstack([solid(skull[10:14], 0.03), (0.86, -0.22, 0.05)]))))
+    opening = skull[11:14]  # what lies between the lips
+    canvas.mark("lower_lip_chin", hull(head(np.vstack([chin[1:7], opening]))))
     canvas.mark("mouth_corner", head(solid(disc(0.8, -0.25, 0.04, 0.035), 0.06)))
     canvas.landmarks |= {
         "poll": head.at(0, 0),
@@ -661,7 +673,7 @@ def draw_tack(canvas: Canvas, head: Frame, tack: str, colour: Colour) -> None:
         line = head(spline(strap, closed=False))
         canvas.stroke(shifted(line, 0, 0.012 * head.unit), darker(colour, 0.5), width)
         canvas.stroke(line, colour, width)
-        canvas.mark("tack", line)
+        canvas.mark("tack", band(line, width * canvas.unit))
     canvas.stroke(ring(head(solid(disc(x, y, 0.028, 0.028), z))), (196, 184, 150), 0.014)
 
 
@@ -827,12 +839,13 @@ def draw_horse(
     if thing:
         draw_object(canvas, rng, thing, pose.facing)
 
-    boxes = visible_boxes(canvas.extents, size)
+    outlines = visible(canvas.regions, size)
+    boxes = {name: box_of(parts) for name, parts in outlines.items()}
     corners = np.array([boxes[region] for region in HORSE if region in boxes])
     whole = as_box(corners[:, :2].min(0), corners[:, 2:].max(0))
     places = {name: place / SUPERSAMPLE for name, place in canvas.landmarks.items()}
     seen = {n: p for n, p in places.items() if (p >= 0).all() and (p < size).all()}
-    return Drawing(photograph(canvas, rng, session), boxes, whole, seen)
+    return Drawing(photograph(canvas, rng, session), outlines, boxes, whole, seen)
 
 
 def photograph(canvas: Canvas, rng: np.random.Generator, session: Session) -> Image.Image:
@@ -864,15 +877,27 @@ def draw_texture(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray
     return total / total.std()
 
 
-def visible_boxes(extents: Mapping[str, np.ndarray], size: tuple[int, int]) -> dict[str, Box]:
-    """Canvas extents as boxes in the picture; what is cut off but for 2 pixels is not visible."""
-    boxes: dict[str, Box] = {"background": (0, 0, *size)}
-    for region, extent in extents.items():
-        low = np.clip(np.floor(extent[:2] / SUPERSAMPLE), 0, size)
-        high = np.clip(np.ceil(extent[2:] / SUPERSAMPLE), 0, size)
-        if (high - low).min() > 2:
-            boxes[region] = as_box(low, high)
-    return boxes
+def visible(
+    regions: Mapping[str, list[np.ndarray]], size: tuple[int, int]
+) -> dict[str, list[np.ndarray]]:
+    """Outlines in pixels of the picture, cut at its edges; of what is cut off but for 2 pixels, none.
+
+    ``background`` is the whole picture: what another region covers is taken off where it is used.
+    """
+    width, height = size
+    shown = {"background": [np.array([(0, 0), (width, 0), (width, height), (0, height)], float)]}
+    for region, outlines in regions.items():
+        inside = [np.clip(outline / SUPERSAMPLE, 0, size) for outline in outlines]
+        inside = [outline for outline in inside if np.ptp(outline, axis=0).min() > 0]
+        if inside and np.ptp(np.vstack(inside), axis=0).min() > 2:
+            shown[region] = inside
+    return shown
+
+
+def box_of(outlines: Sequence[np.ndarray]) -> Box:
+    """The box of outlines, whole pixels."""
+    inside = np.vstack(outlines)
+    return as_box(np.floor(inside.min(0)), np.ceil(inside.max(0)))
 
 
 def as_box(low: np.ndarray, high: np.ndarray) -> Box:

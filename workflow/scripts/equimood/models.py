@@ -68,7 +68,7 @@ class EmotionModel(nn.Module):
         self.eval()
 
     def forward(self, *views: Tensor) -> Tensor:
-        """Map pixels, per view (b, 3, side, side) in 0-1, to calibrated logits (b, C)."""
+        """Map pixels, per view (b, 3, side, side) in 0-1, to calibrated logits (b, C), mean 0."""
         return self.logits(self.features(*views))
 
     def features(self, *views: Tensor) -> Tensor:
@@ -77,8 +77,13 @@ class EmotionModel(nn.Module):
         return torch.cat(vectors, dim=1)
 
     def logits(self, X: Tensor) -> Tensor:
-        """Map features (b, d), the views side by side, to calibrated logits (b, C)."""
-        return self.head(X) / self.temperature
+        """Map features (b, d), the views side by side, to calibrated logits (b, C), mean 0.
+
+        What is common to all classes is taken off: it changes no probability, and would be
+        explained as if it spoke for the answer.
+        """
+        logits = self.head(X) / self.temperature
+        return logits - logits.mean(dim=1, keepdim=True)
 
 
 def save(

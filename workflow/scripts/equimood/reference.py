@@ -24,7 +24,7 @@ DEMO: Final[dict[str, Any]] = {
     "demo": {},
     "views": {
         "whole": {},
-        "head": {"box": "regions", "regions": ["head"], "margin": 0.15},
+        "head": {"box": "regions", "regions": ["head"], "margin": 0.4},
     },
     "backbones": {
         "drawn": {
@@ -39,7 +39,8 @@ DEMO: Final[dict[str, Any]] = {
         }
     },
     "ingest": {"shards": 2},
-    "search": {"views": [["whole"], ["head"], ["whole", "head"]]},
+    "search": {"views": [["whole"], ["head"]]},
+    "explain": {"baseline": "neutral", "neutral": "neutral"},
     # What truly shows each drawn emotion, so that the agreement can be seen where it must be high.
     "ethogram": {"annoyed": ["ears"], "relaxed": ["mouth"], "alarmed": ["eyes"]},
 }

@@ -316,6 +316,6 @@ def causal(
 
 
 def read_causes(path: str | Path) -> dict[str, str]:
-    """Read the demo's causes.csv: the roll-up that truly shows each class that has one."""
+    """Read the demo's causes.csv: the region that truly shows each class that has one."""
     told = pd.read_csv(path, keep_default_na=False).set_index("label")["region"]
     return {str(label): str(region) for label, region in told.items() if region != "none"}

@@ -171,11 +171,18 @@ def _fill(points: np.ndarray, side: int) -> np.ndarray:
         outlines = [point + circle for point in points]
     elif np.linalg.matrix_rank(points - points.mean(axis=0)) < 2:  # in a line: it has no inside
         outlines = []
-    canvas = Image.new("L", (side * SUPERSAMPLE, side * SUPERSAMPLE))
-    pen = ImageDraw.Draw(canvas)
-    for outline in outlines:
-        pen.polygon((outline * SUPERSAMPLE - 0.5).ravel().tolist(), fill=255)
-    return np.asarray(canvas.reduce(SUPERSAMPLE), np.float32) / 255
+    filled = np.zeros((side, side), np.float32)
+    for outline in outlines:  # in a window of its own: it is mostly far smaller than the input
+        low = np.clip(np.floor(outline.min(axis=0)), 0, side).astype(int)
+        high = np.clip(np.ceil(outline.max(axis=0)), 0, side).astype(int)
+        if (high <= low).any():
+            continue
+        canvas = Image.new("L", tuple((SUPERSAMPLE * (high - low)).tolist()))
+        inside = (outline - low) * SUPERSAMPLE - 0.5
+        ImageDraw.Draw(canvas).polygon(inside.ravel().tolist(), fill=255)
+        window = filled[low[1] : high[1], low[0] : high[0]]
+        np.maximum(window, np.asarray(canvas.reduce(SUPERSAMPLE), np.float32) / 255, out=window)
+    return filled
 
 
 def _read_mask(row: Any, picture_px: tuple[int, int], images_dir: str | Path) -> np.ndarray:

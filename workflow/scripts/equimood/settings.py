@@ -135,9 +135,9 @@ class Demo(Section):
     images_per_session: int = Field(10, ge=1)
     """Pictures per session."""
     shortcut: Literal["bucket", "halter"] | None = None
-    """An object that goes with one class: a leak that the explanation must find."""
+    """A thing that alone tells one class: a leak that audit and explanation must find."""
     shortcut_class: Label | None = None
-    """The class the shortcut goes with."""
+    """The class the shortcut goes with; its horses are drawn at rest."""
 
     @check(mode="after")
     def _consistent(self) -> Self:
@@ -483,8 +483,8 @@ class Explain(Section):
     score: its Integrated Gradients (n_steps points for every image), occlusion, or Grad-CAM (of
     backbones with a feature map)."""
     target: Literal["predicted", "true", "contrast"] = "predicted"
-    """The score explained: the logit of the predicted class, of the true one, or by how much the
-    predicted class's exceeds another's."""
+    """The score explained: the logit of the predicted class or of the true one, less the mean of
+    all classes' logits; or by how much the predicted class's exceeds another's."""
     contrast: Label | None = None
     """With `target: contrast`, the other class; null, or where that is predicted: the second
     likeliest."""
