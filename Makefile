@@ -51,7 +51,7 @@ lock:            ## pin what envs/*.in name, for Linux on x86_64 (needs uv)
 	$(LOCK) envs/requirements.in --output-file envs/equimood.lock
 	$(LOCK) envs/dev.in --constraint envs/equimood.lock --output-file envs/dev.lock
 
-backbone: $(VENV)/runtime ## pre-train the demo's backbone on other drawn horses (about 20 minutes)
+backbone: $(VENV)/runtime ## pre-train the demo's backbone on other drawn horses (about half an hour)
 	$(BIN)/python workflow/scripts/pretrain_demo_backbone.py resources/demo/backbone.safetensors
 
 prune: $(VENV)/runtime ## remove kept progress that no study uses, and what kills left half-written

@@ -172,17 +172,18 @@ def test_shortcut_goes_with_its_class(tmp_path: Path, shortcut: demo.Shortcut, r
 
 
 def test_a_class_with_a_shortcut_shows_no_cue_of_its_own(tmp_path: Path) -> None:
-    def boxes(label: str) -> pd.DataFrame:
+    def outlines(label: str) -> pd.DataFrame:
         folder = tmp_path / label
         demo.draw_study(
             folder, n_horses=1, n_sessions=1, images_per_session=4, classes={label: 1.0},
             shortcut="bucket", shortcut_class="annoyed", image_size=(96, 80),
         )  # fmt: skip
         regions = pd.read_csv(folder / "regions.csv")
-        return regions[regions.region != "object"][["image", "region", "points"]]
+        regions = regions[regions.region != "object"][["image", "region", "points"]]
+        return regions.reset_index(drop=True)
 
-    pd.testing.assert_frame_equal(boxes("annoyed"), boxes("neutral"))
-    assert not boxes("alarmed").equals(boxes("neutral"))
+    pd.testing.assert_frame_equal(outlines("annoyed"), outlines("neutral"))
+    assert not outlines("relaxed").equals(outlines("neutral"))
 
 
 def test_more_classes_than_images_is_refused(tmp_path: Path) -> None:
