@@ -503,6 +503,23 @@ def test_references_are_of_the_class_and_of_other_horses_than_the_explained(stud
         references.gather(catalogue[catalogue["horse"] == "horse0"], SPLITS, neutral(), "", 1)
 
 
+def test_another_baseline_asks_the_same_question_of_other_photographs(study):
+    catalogue, *_ = study
+    own = references.gather(catalogue, SPLITS, neutral(n_references=1), "images", 1)
+    other, needed = references.another(catalogue, SPLITS, neutral(n_references=1), "images", 1)
+    assert other.baseline == "neutral"
+    for fold, rows in needed.photographs.items():
+        assert rows["photo_id"].nunique() == 1
+        assert not set(rows["photo_id"]) & set(own.photographs[fold]["photo_id"])
+    enough = references.choose(catalogue, "neutral", 10**6, 1, skip=10**6)
+    assert enough["photo_id"].nunique() == (catalogue["label"] == "neutral").sum() / 2
+
+    other, needed = references.another(catalogue, SPLITS, explain(), "images", 1)
+    assert other.baseline == "mean" and needed.colour is not None
+    other, _ = references.another(catalogue, SPLITS, other, "images", 1)
+    assert other.baseline == "blur"
+
+
 def test_a_map_against_neutral_photographs_is_the_mean_over_them(study, backbone):
     catalogue, predictions, _ = study
     model = TinyModel(backbone, 1, views=("head", "whole"))

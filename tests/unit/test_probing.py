@@ -20,9 +20,9 @@ from PIL import Image
 
 SIDE = 48
 CLASSES = ["calm", "tense"]
-MEAN = np.full(3, 0.5)
 TESTS = settings.ExplanationTests(n_steps=4)
 EXPLAIN = settings.Explain(n_steps=8, batch_size=4)
+ANOTHER = EXPLAIN.model_copy(update={"baseline": "mean"}), References((0.5, 0.5, 0.5))
 N = 8
 
 
@@ -72,7 +72,7 @@ def run(study, load, *, other=None, with_regions=True, n=N):
     return probing.probe(
         rows, load, lambda fold, model: other,
         given if with_regions else regions.stand_in(rows, None), EXPLAIN, TESTS, folder,
-        device=torch.device("cpu"), seed=1, references=References(), mean=MEAN,
+        device=torch.device("cpu"), seed=1, references=References(), another=ANOTHER,
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ params, given, device = snakemake.params, snakemake.input, devices.choose()
 tests, seed, classes = ExplanationTests(**params.tests), params.seed, params.classes
 explain = Explain(**params.explain, batch_size=snakemake.resources.batch_size)
 images, region_table = tables.read(given.images), tables.read(given.regions)
-predictions = tables.concatenated(given.predictions)
+predictions, splits = tables.concatenated(given.predictions), tables.read(given.splits)
 cards, bests = ([Path(path) for path in paths] for paths in (given.cards, given.best))
 folders = {card.parent.name: card.parent for card in cards}
 rows = probing.sample(images, predictions, explain, tests.n_images, seed)
@@ -37,16 +37,14 @@ found = probing.probe(
     rows,
     lambda fold: models.load_with(folders[fold], given.backbones, device),
     probing.retrainer(
-        cards, bests, tables.read(given.splits), photos=features.photos(images, params.views),
+        cards, bests, splits, photos=features.photos(images, params.views),
         feature_files=given.features, n_seeds=params.n_seeds, classes=classes, **params.optimiser,
         seed=seed, record=files.new_record(params.record),
         shares=labels.read_shares(given.ratings, classes),
     ),
     region_table, explain, tests, params.images_dir, device=device, seed=seed,
-    references=references.gather(
-        images, tables.read(given.splits), explain, params.images_dir, seed
-    ),
-    mean=references.mean_colour(images, params.images_dir, seed),
+    references=references.gather(images, splits, explain, params.images_dir, seed),
+    another=references.another(images, splits, explain, params.images_dir, seed),
     progress=logs.progress("explanations tested"),
 )  # fmt: skip
 tables.write(found, snakemake.output.tests, tables.EXPLANATION_TESTS)

@@ -18,7 +18,7 @@ from torch import Tensor
 from equimood import attribution, faithfulness, images, models, regions, settings, tables, training
 from equimood.faithfulness import change, rank_correlation
 from equimood.files import digest, read_yaml
-from equimood.integrated_gradients import blur, colour, integrate
+from equimood.integrated_gradients import blur, integrate
 from equimood.logs import Progress
 from equimood.references import References
 from equimood.search import read_best
@@ -108,7 +108,7 @@ def probe(
     device: torch.device,
     seed: int,
     references: References,
-    mean: np.ndarray,
+    another: tuple[settings.Explain, References],
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Test the explanations of a sample.
@@ -119,7 +119,7 @@ def probe(
     load_model, retrain : called once per fold.
     region_table : from ``tables.read_regions``, or ``regions.stand_in``.
     references : what the study's own baseline needs.
-    mean : (3,) from :func:`references.mean_colour`, for the other baseline.
+    another : the other baseline, from :func:`references.another`.
 
     Returns
     -------
@@ -130,7 +130,8 @@ def probe(
     done, total = 0, rows["photo_id"].nunique()
     for fold, of_fold in rows.groupby("fold", sort=True):
         model = load_model(str(fold))
-        other, compared = retrain(str(fold), model), references.tensors(str(fold), model)
+        twin, compared = retrain(str(fold), model), references.tensors(str(fold), model)
+        baseline = another[0], another[1].tensors(str(fold), model)
         for batch in _batches(model, of_fold, explain, Path(images_dir), device):
             own = int(digest(seed, batch.about["photo_id"].tolist(), length=8), 16)
             exact = integrate(
@@ -138,7 +139,7 @@ def probe(
             ).maps
             found += _covering(model, batch, exact, own, explain)
             found += _hiding(model, batch, exact, region_table, Path(images_dir), explain)
-            found += _comparing(model, other, batch, explain, tests, compared, mean, own)
+            found += _comparing(model, twin, batch, explain, tests, compared, baseline, own)
             done += len(batch.about)
             if progress:
                 progress(done, total)
@@ -313,26 +314,26 @@ def _parts(
 
 def _comparing(
     model: Any,
-    other: Any,
+    twin: Any,
     batch: _Batch,
     explain: settings.Explain,
     tests: settings.ExplanationTests,
     references: list[Tensor] | None,
-    mean: np.ndarray,
+    another: tuple[settings.Explain, list[Tensor] | None],
     seed: int,
 ) -> list[pd.DataFrame]:
     """How like the map is to those of other weights, seeds, baselines and pixels."""
     shared = 2 * explain.n_references if explain.baseline == "neutral" else 0
     n_steps = max(tests.n_steps, shared)  # the same points for all: none are added
-    quick = explain.model_copy(update={"n_steps": n_steps, "max_steps": n_steps})
 
     def map_of(
         network: Any,
         views: Sequence[Tensor],
-        how: settings.Explain = quick,
+        how: settings.Explain = explain,
         compared: list[Tensor] | None = references,
     ) -> np.ndarray:
-        maps = integrate(network, views, batch.target, how, compared, batch.against).maps
+        quick = how.model_copy(update={"n_steps": n_steps, "max_steps": n_steps})
+        maps = integrate(network, views, batch.target, quick, compared, batch.against).maps
         return faithfulness.cells(maps).double().cpu().numpy()
 
     own = map_of(model, batch.views)
@@ -348,11 +349,8 @@ def _comparing(
         for _ in range(NOISES)
     ]
     found.append(batch.rows("sensitivity", "map", np.max(moved, axis=0)))
-    if other is not None:
-        found.append(batch.rows("seeds", "map", rank_correlation(own, map_of(other, batch.views))))
-    blurred = explain.baseline == "blur"
-    another = quick.model_copy(update={"baseline": "mean" if blurred else "blur"})
-    needed = colour(mean, len(batch.views)) if blurred else None
-    drawn = map_of(model, batch.views, another, needed)
-    found.append(batch.rows("baseline", another.baseline, rank_correlation(own, drawn)))
+    if twin is not None:
+        found.append(batch.rows("seeds", "map", rank_correlation(own, map_of(twin, batch.views))))
+    likeness = rank_correlation(own, map_of(model, batch.views, *another))
+    found.append(batch.rows("baseline", another[0].baseline, likeness))
     return found

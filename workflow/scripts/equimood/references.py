@@ -61,6 +61,8 @@ def gather(
     explain: settings.Explain,
     images_dir: str | Path,
     seed: int,
+    *,
+    skip: int = 0,
 ) -> References:
     """Gather what the baseline of the settings needs.
 
@@ -68,6 +70,7 @@ def gather(
     ----------
     catalogue : ``tables.IMAGES``.
     splits : ``tables.SPLITS``; None: for the model trained on all horses.
+    skip : photographs left out of those that come first, as long as enough others are there.
     """
     if explain.baseline == "mean":
         return References(tuple(mean_colour(catalogue, images_dir, seed).tolist()))
@@ -83,13 +86,31 @@ def gather(
         horses = {str(fold): set(own) for fold, own in trained}
     for fold, own in horses.items():
         shown = catalogue[catalogue["horse"].isin(own)]
-        photographs[fold] = choose(shown, str(explain.neutral), explain.n_references, seed)
+        photographs[fold] = choose(shown, str(explain.neutral), explain.n_references, seed, skip)
         if photographs[fold].empty:
             raise UserError(
                 f"explain.neutral: no photograph of {explain.neutral!r} among the horses that the "
                 f"model of fold {fold} was trained on; write another class, or another baseline"
             )
     return References(None, photographs, Path(images_dir))
+
+
+def another(
+    catalogue: pd.DataFrame,
+    splits: pd.DataFrame,
+    explain: settings.Explain,
+    images_dir: str | Path,
+    seed: int,
+) -> tuple[settings.Explain, References]:
+    """Give another baseline for the same question, and what it needs.
+
+    Of a blur the mean colour, of a colour the blur. Of neutral photographs other ones: against
+    anything else, something else would be asked.
+    """
+    kind = {"blur": "mean", "neutral": "neutral"}.get(explain.baseline, "blur")
+    other = explain.model_copy(update={"baseline": kind})
+    skip = explain.n_references
+    return other, gather(catalogue, splits, other, images_dir, seed, skip=skip)
 
 
 def of_final(
@@ -100,7 +121,9 @@ def of_final(
     return gather(table, None, explain, images_dir, seed)
 
 
-def choose(catalogue: pd.DataFrame, label: str, n: int, seed: int) -> pd.DataFrame:
+def choose(
+    catalogue: pd.DataFrame, label: str, n: int, seed: int, skip: int = 0
+) -> pd.DataFrame:
     """Choose n photographs of a class that have all views, other horses first: all their rows."""
     own = catalogue[catalogue["label"] == label]
     n_views = own.groupby("photo_id")["view"].transform("nunique")
@@ -109,7 +132,8 @@ def choose(catalogue: pd.DataFrame, label: str, n: int, seed: int) -> pd.DataFra
     photos = photos.assign(order=[digest(seed, photo) for photo in photos["photo_id"]])
     photos = photos.sort_values("order")
     photos["turn"] = photos.groupby("horse").cumcount()
-    chosen = photos.sort_values(["turn", "order"])["photo_id"].head(n)
+    photos = photos.sort_values(["turn", "order"])["photo_id"]
+    chosen = photos.iloc[min(skip, max(0, len(photos) - n)) :].head(n)
     return own[own["photo_id"].isin(chosen)].sort_values(["view", "photo_id"], ignore_index=True)
 
 

@@ -18,6 +18,11 @@ from equimood.tables import ROLLUPS
 Verdict = Literal["passed", "doubtful", "failed", "not judged"]
 ORDER: tuple[Verdict, ...] = ("failed", "doubtful", "passed", "not judged")
 SIGNED, DIFFERENCES = (-1.0, 1.0), (-2.0, 2.0)  # of correlations
+BASELINES = {
+    "blur": "the blurred photograph",
+    "mean": "the mean colour",
+    "neutral": "other neutral photographs",
+}
 MOST = 0.5
 """Share of the images above which a region outside the horse is named on the first page."""
 
@@ -84,9 +89,9 @@ ABOUT = {
     ),
     "baseline": About(
         "Another baseline",
-        "The photograph is compared with another picture of nothing to see. The map should stay as "
-        "it is.",
-        "The maps do not hang on what counts as nothing to see.",
+        "The photograph is compared with another picture of nothing to see, or with other neutral "
+        "photographs. The map should stay as it is.",
+        "The maps do not hang on what the photograph is compared with.",
         "The maps depend on what the photograph is compared with: name the baseline wherever a map "
         "is shown, and look at both.",
     ),
@@ -191,7 +196,7 @@ def _comparisons(
     ]  # fmt: skip
     others = [str(name) for test, name in of if test == "baseline"]
     found["baseline"] = [
-        _Comparison(f"rank correlation with the map against the baseline {other}",
+        _Comparison(f"rank correlation with the map against {BASELINES[other]}",
                     of[("baseline", other)], "above", tests.alike)
         for other in others
     ] or [_Comparison("rank correlation of the two maps", none, "above", tests.alike)]  # fmt: skip
