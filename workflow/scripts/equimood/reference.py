@@ -41,7 +41,13 @@ DEMO: Final[dict[str, Any]] = {
     "ingest": {"shards": 2},
     "search": {"views": [["whole"], ["head"]], "n_heads": 24},
     # What speaks for an emotion is asked against resting horses; a part is explained, for time.
-    "explain": {"max_images": 240, "baseline": "neutral", "neutral": "neutral"},
+    "explain": {
+        "max_images": 160,
+        "baseline": "neutral",
+        "neutral": "neutral",
+        "n_references": 20,
+        "control_images": 80,
+    },
     # What truly shows each drawn emotion, so that the agreement can be seen where it must be high.
     "ethogram": {"annoyed": ["ears"], "relaxed": ["mouth"], "alarmed": ["eyes"]},
 }
