@@ -46,6 +46,7 @@ DEMO: Final[dict[str, Any]] = {
         "baseline": "neutral",
         "neutral": "neutral",
         "n_references": 20,
+        "n_steps": 40,
         "control_images": 80,
     },
     # What truly shows each drawn emotion, so that the agreement can be seen where it must be high.
