@@ -42,11 +42,11 @@ DEMO: Final[dict[str, Any]] = {
     "search": {"views": [["whole"], ["head"]], "n_heads": 24},
     # What speaks for an emotion is asked against resting horses; a part is explained, for time.
     "explain": {
-        "max_images": 160,
+        "max_images": 200,
         "baseline": "neutral",
         "neutral": "neutral",
-        "n_references": 20,
-        "n_steps": 40,
+        "n_references": 12,
+        "n_steps": 24,
         "control_images": 80,
     },
     # What truly shows each drawn emotion, so that the agreement can be seen where it must be high.
