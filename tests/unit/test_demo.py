@@ -110,8 +110,7 @@ def test_outlines_hold_what_they_are_named_after() -> None:
     session = replace(session, tack="halter")
     picture = drawing.draw_horse(rng, horse, session, cues, pose, thing="bucket")
     masks = {
-        name: filled(picture.image.size, outlines)
-        for name, outlines in picture.outlines.items()
+        name: filled(picture.image.size, outlines) for name, outlines in picture.outlines.items()
     }
     for region in ("nostril_right", "eye_right", "upper_lip", "tack"):
         assert (masks[region] & masks["head"]).sum() > 0.8 * masks[region].sum()

@@ -1,8 +1,8 @@
 """Pre-train the demo study's backbone on drawings of other horses. Run by hand: `make backbone`.
 
 Its tasks are landmarks and the shapes between them, the things and people about, view, pose and
-coat; it never sees an emotion. It sees whole pictures and heads, as the study's views are. The tasks
-of landmarks and things are dense: each cell of the last map answers for its own place in the
+coat; it never sees an emotion. It sees whole pictures and heads, as the study's views are. The
+tasks of landmarks and things are dense: each cell of the last map answers for its own place in the
 picture, so that features stay local and an explanation can be.
 """
 
@@ -89,9 +89,7 @@ def draw_chunk(number: int) -> Drawn:
         scenes[i] = pose.facing, pose.yaw, pose.pitch, COATS.index(horse.coat), tack
         for j, frame in enumerate(((0, 0, *size.tolist()), head_frame(rng, picture))):
             corner, extent = np.array(frame[:2]), np.subtract(frame[2:], frame[:2])
-            shown = picture.image.resize(
-                (INPUT_PX, INPUT_PX), Image.Resampling.BICUBIC, box=frame, reducing_gap=None
-            )
+            shown = picture.image.resize((INPUT_PX, INPUT_PX), Image.Resampling.BICUBIC, frame)
             pictures[i, j] = np.asarray(shown)
             inside = (at - corner) / extent
             inside[((inside < 0) | (inside > 1)).any(-1)] = np.nan
@@ -105,8 +103,8 @@ def head_frame(rng: np.random.Generator, picture: drawing.Drawing) -> tuple[int,
     """Box of the head with a margin of chance, inside the picture."""
     x0, y0, x1, y1 = picture.boxes["head"]
     margins = rng.uniform(*HEAD_MARGIN, 4) * (x1 - x0, y1 - y0, x1 - x0, y1 - y0)
-    low = np.maximum((x0, y0) - margins[:2], 0)
-    high = np.minimum((x1, y1) + margins[2:], picture.image.size)
+    low = np.maximum(np.array((x0, y0)) - margins[:2], 0)
+    high = np.minimum(np.array((x1, y1)) + margins[2:], picture.image.size)
     return drawing.as_box(low, high)
 
 

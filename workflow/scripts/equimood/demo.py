@@ -5,8 +5,8 @@ answer: the region on which a prediction should rest. All else (coat, pose, ligh
 the other cues) varies independently of the emotion. The cues follow the ethogram: ears flattened,
 eye wide with white, upper lip extended over a hanging lower lip.
 
-With a shortcut one class shows no cue of its own: a thing beside or on the horse alone tells it, and
-is then the right answer.
+With a shortcut one class shows no cue of its own: a thing beside or on the horse alone tells it,
+and is then the right answer.
 """
 
 from collections.abc import Callable, Iterator, Mapping

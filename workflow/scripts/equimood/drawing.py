@@ -593,7 +593,8 @@ def draw_head(canvas: Canvas, head: Frame, horse: Identity, cues: Cues) -> None:
     canvas.mark("cheek", cheek)
     canvas.mark("forehead", head(points(".1 .04 -.08, .27 .04 -.08, .27 -.02 .11, .12 -.02 .1")))
     canvas.mark("brow", head(solid(disc(0.32, 0.005, 0.09, 0.03), 0.11)))
-    canvas.mark("upper_lip", hull(head(np.vstack([solid(skull[10:14], 0.03), (0.86, -0.22, 0.05)]))))
+    below_nostril = (0.86, -0.22, 0.05)
+    canvas.mark("upper_lip", hull(head(np.vstack([solid(skull[10:14], 0.03), below_nostril]))))
     opening = skull[11:14]  # what lies between the lips
     canvas.mark("lower_lip_chin", hull(head(np.vstack([chin[1:7], opening]))))
     canvas.mark("mouth_corner", head(solid(disc(0.8, -0.25, 0.04, 0.035), 0.06)))
@@ -880,7 +881,7 @@ def draw_texture(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray
 def visible(
     regions: Mapping[str, list[np.ndarray]], size: tuple[int, int]
 ) -> dict[str, list[np.ndarray]]:
-    """Outlines in pixels of the picture, cut at its edges; of what is cut off but for 2 pixels, none.
+    """Outlines in pixels of the picture, cut at its edges; none of what shows 2 pixels or less.
 
     ``background`` is the whole picture: what another region covers is taken off where it is used.
     """

@@ -121,9 +121,7 @@ def of_final(
     return gather(table, None, explain, images_dir, seed)
 
 
-def choose(
-    catalogue: pd.DataFrame, label: str, n: int, seed: int, skip: int = 0
-) -> pd.DataFrame:
+def choose(catalogue: pd.DataFrame, label: str, n: int, seed: int, skip: int = 0) -> pd.DataFrame:
     """Choose n photographs of a class that have all views, other horses first: all their rows."""
     own = catalogue[catalogue["label"] == label]
     n_views = own.groupby("photo_id")["view"].transform("nunique")
@@ -132,8 +130,8 @@ def choose(
     photos = photos.assign(order=[digest(seed, photo) for photo in photos["photo_id"]])
     photos = photos.sort_values("order")
     photos["turn"] = photos.groupby("horse").cumcount()
-    photos = photos.sort_values(["turn", "order"])["photo_id"]
-    chosen = photos.iloc[min(skip, max(0, len(photos) - n)) :].head(n)
+    ranked = photos.sort_values(["turn", "order"])["photo_id"]
+    chosen = ranked.iloc[min(skip, max(0, len(ranked) - n)) :].head(n)
     return own[own["photo_id"].isin(chosen)].sort_values(["view", "photo_id"], ignore_index=True)
 
 
