@@ -38,9 +38,9 @@ def test_the_table_sums_and_takes_the_nearest(tmp_path):
 def test_what_a_study_plans_is_told_before_it_starts():
     study = settings.load(yaml.safe_load((ROOT / "config.yaml").read_text()))
     assert efficiency.planned(study, [*"0123", "final"], 2).splitlines() == [
-        "4 outer folds and the final model, each with a search of 12 structures x 48 heads on 3 "
-        "inner folds: 8,640 heads",
-        "2 views x 1 backbone and 2 controls to embed; 3 combinations of them to compare in each "
+        "4 outer folds and the final model, each with a search of 8 structures x 24 heads on 3 "
+        "inner folds: 2,880 heads",
+        "2 views x 1 backbone and 2 controls to embed; 2 combinations of them to compare in each "
         "outer fold",
     ]
 
