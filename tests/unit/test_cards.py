@@ -122,7 +122,16 @@ def test_a_failed_test_of_the_explanations_stands_at_the_top_of_the_first_page(s
         return re.sub(r"<[^>]+>", "", publish_parts(rendered, writer_name="html")["html_body"])
 
     assert "Explanations" not in shown()  # not tested
-    stated["explained"] = {"summary": "7 of 7 tests passed.", "failed": [], "outside": []}
+    leading = [
+        {"target": "annoyed", "leading": "neck_posture", "leading_enrichment": 3.14},
+        {"target": "neutral", "leading": "eyes", "leading_enrichment": 9.0},
+    ]
+    stated |= {"baseline": "neutral", "neutral": "neutral", "n_explained": 200}
+    stated["explained"] = {
+        "summary": "7 of 7 tests passed.", "failed": [], "outside": [], "leading": leading,
+    }  # fmt: skip
+    assert "neck posture of annoyed (3.1 times the area's share). 200 photo" in shown()
+    assert "9.0 times" not in shown()  # nothing is asked of the class compared with
     assert "Explanations: 7 of 7 tests passed." in shown()
     card = pages.from_markdown(cards.model_card(stated, CARD), "demo")
     assert "<p>Explanations of the judged models: 7 of 7 tests passed.</p>" in card
@@ -134,6 +143,7 @@ def test_a_failed_test_of_the_explanations_stands_at_the_top_of_the_first_page(s
             {"title": "Forgetting what was learnt", "means": "It shows the picture.",
              "measured": "rank correlation 0.80 [0.70, 0.90] (should be below 0.3)"}
         ],
+        "leading": [],
         "outside": [{"target": name, "view": "whole", "outside": "object", "outside_share": 0.95,
                      "n_images": 98}],
     }  # fmt: skip

@@ -150,7 +150,7 @@ def test_every_form_of_study_reads_well(found, outer, baseline):
             {"baseline": "neutral", "neutral": "neutral", "n_references": 4},
             0.021,
             "starting from 4 photographs of neutral (expected gradients, Erion et al. 2021) of "
-            "horses that the model was trained on. The path had 16 Gauss-Lobatto points",
+            "horses that the model was trained on. The paths shared 16 Gauss-Lobatto points",
         ),
         (
             {"baseline": "constant", "constant": [0.5, 0, 1]},
@@ -164,9 +164,10 @@ def test_every_form_of_study_reads_well(found, outer, baseline):
         ),
         ({"method": "captum"}, 0.021, "The path had 16 Gauss-Legendre points. The attributions"),
         ({"method": "occlusion"}, None, "with occlusion (Zeiler and Fergus 2014) of the predicted "
-         "class's logit through classifier and network, starting from the blurred photograph"),
+         "class's logit, less the mean over classes, through classifier and network, starting from "
+         "the blurred photograph"),
         ({"method": "gradcam", "target": "true"}, None, "with Grad-CAM (Selvaraju et al. 2017) of "
-         "the true class's logit through classifier and network. "),
+         "the true class's logit, less the mean over classes, through classifier and network. "),
     ],
 )  # fmt: skip
 def test_every_way_to_explain_reads_well(found, explain, gap, claim):

@@ -114,7 +114,8 @@ def test_more_photographs_of_a_horse_say_no_more_of_other_horses():
 
 def summary(*rows):
     columns = ["model", "view", "target", "region", "n_images", "top_rate"]
-    return pd.DataFrame(rows, columns=columns)
+    rated = pd.DataFrame(rows, columns=columns)
+    return rated.assign(enrichment=1.0 + rated["top_rate"], signed=rated["top_rate"] - 0.5)
 
 
 def test_a_region_outside_the_horse_is_named_when_most_images_of_a_class_rest_on_it():
@@ -139,6 +140,8 @@ def test_a_region_outside_the_horse_is_named_when_most_images_of_a_class_rest_on
     assert (relaxed["region"], relaxed["share"]) == ("upper_lip", 0.9)
     assert (relaxed["outside"], relaxed["outside_share"]) == ("object", 0.1)
     assert not relaxed["named"]
+    assert (annoyed["leading"], annoyed["leading_enrichment"]) == ("object", 2.0)
+    assert head["leading"] is relaxed["leading"] is None  # single regions are no rows of it
 
 
 def test_a_study_without_regions_names_none():
@@ -152,7 +155,8 @@ def test_the_page_begins_with_what_was_not_passed_and_escapes_names():
     found = trust.judge(probed(forgot=0.9, baseline=TESTS.alike), TESTS, **OVER)
     nasty = "<img src=x> {{ 7 * 7 }}"
     found["most_enriched"] = [{
-        "view": nasty, "target": nasty, "n_images": 9, "region": "object", "share": 0.9,
+        "view": nasty, "target": nasty, "n_images": 9, "leading": "ears",
+        "leading_enrichment": 3.0, "region": "object", "share": 0.9,
         "outside": "object", "outside_share": 0.9, "named": True,
     }]  # fmt: skip
     page = trust_pages.page(found, b"png")

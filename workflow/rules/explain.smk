@@ -219,7 +219,7 @@ rule write_gallery:
             caption="../report/gallery.rst",
             category="4. What it looks at",
             subcategory="Gallery",
-            labels={"figure": "Gallery: every photograph with its map"},
+            labels={"figure": "Gallery: the explained photographs with their maps"},
         ),
     log:
         f"{RESULTS}/logs/write_gallery.log",

@@ -99,7 +99,7 @@ def data_limits(stated: Mapping[str, Any]) -> list[str]:
     few = [c["label"] for c in stated["classes_shown"] if c["horses"] < FEW_HORSES]
     if few:
         found.append(f"Fewer than {FEW_HORSES} horses show {_names(few)}.")
-    if stated["n_raters"] == 1:
+    if stated["n_raters"] == 1 and not stated["drawn"]:
         found.append("One rater judged each photograph: nobody knows how sure its label is.")
     return found
 

@@ -18,7 +18,7 @@ TILE_PX = 320
 GROUPS = {
     "confident": "Right, the surest",
     "typical": "Right, of median certainty",
-    "doubtful": "In doubt",
+    "doubtful": "The least sure, right or wrong",
     "wrong": "Wrong",
 }
 

@@ -32,6 +32,7 @@ Array = NDArray[np.float64]
 LANDMARKS = ["ear_left", "ear_right", "eye_left", "eye_right", "nostril_left", "nostril_right",
              "mouth_corner"]  # fmt: skip
 """Regions whose centres lay a face on the mean face."""
+NAMED = {"mouth_corner": "corner of the mouth"}
 FEWEST = 3
 """Visible landmarks that a face needs."""
 MOST_FACES = 2000
@@ -373,7 +374,7 @@ def _outline(axes: Axes, face: Face) -> None:
         middle = np.mean([place[:2] for _, place in own], axis=0)
         apart = np.ptp([place[0] for _, place in own]) > APART
         edges = max(place[0] + place[2] / 2 for _, place in own), middle[1]
-        named = [(part, edges, True)]
+        named = [(own[0][0] if len(own) == 1 else part, edges, True)]
         if apart:
             named = [
                 (name, (x + width / 2 * (1 if x > middle[0] else -1), y), x > middle[0])
@@ -381,7 +382,7 @@ def _outline(axes: Axes, face: Face) -> None:
             ]
         for name, at, right in named:
             axes.annotate(
-                " ".join(reversed(name.removesuffix("_corner").split("_"))), at,
+                NAMED.get(name) or " ".join(reversed(name.split("_"))), at,
                 xytext=(2 if right else -2, 0), textcoords="offset points",
                 ha="left" if right else "right", va="center", fontsize=6.5, color=INK, zorder=3,
             )  # fmt: skip

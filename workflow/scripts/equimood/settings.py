@@ -532,14 +532,15 @@ class Explain(Section):
             raise ValueError(
                 "`baseline: constant` needs a colour: write `constant: [0.5, 0.5, 0.5]`, or so"
             )
-        if self.max_steps < self.n_steps:
-            raise ValueError(
-                f"max_steps {self.max_steps} is below n_steps; write at least {self.n_steps}"
-            )
         if self.baseline == "neutral" and self.n_steps < 2 * self.n_references:
             raise ValueError(
                 f"n_steps {self.n_steps} are shared between n_references {self.n_references}, and "
-                f"each needs 2; write at least {2 * self.n_references}"
+                f"each needs 2; write n_steps (and max_steps) of at least {2 * self.n_references}, "
+                f"or n_references of at most {self.n_steps // 2}"
+            )
+        if self.max_steps < self.n_steps:
+            raise ValueError(
+                f"max_steps {self.max_steps} is below n_steps; write at least {self.n_steps}"
             )
         return self
 
@@ -655,9 +656,12 @@ class Settings(Section):
             raise ValueError(f"search.backbones: {name!r} is not under {list(self.backbones)}")
         for key, label in (("contrast", self.explain.contrast), ("neutral", self.explain.neutral)):
             if label not in (None, *self.data.classes):
+                other = ""
+                if key == "neutral":
+                    other = ", or without a resting class `baseline: blur` and `neutral: null`"
                 raise ValueError(
                     f"explain.{key}: found {label!r}, which is not among data.classes; write one "
-                    f"of {', '.join(self.data.classes)}"
+                    f"of {', '.join(self.data.classes)}{other}"
                 )
         if not self.demo and not self.data.regions:
             for name, frame in self.views.items():

@@ -13,7 +13,7 @@ import pandas as pd
 
 from equimood import settings
 from equimood.intervals import POSITIVE, interval, stacked
-from equimood.tables import ROLLUPS
+from equimood.tables import ROLLUPS, ROWS
 
 Verdict = Literal["passed", "doubtful", "failed", "not judged"]
 ORDER: tuple[Verdict, ...] = ("failed", "doubtful", "passed", "not judged")
@@ -92,8 +92,8 @@ ABOUT = {
         "The photograph is compared with another picture of nothing to see, or with other neutral "
         "photographs. The map should stay as it is.",
         "The maps do not hang on what the photograph is compared with.",
-        "The maps depend on what the photograph is compared with: name the baseline wherever a map "
-        "is shown, and look at both.",
+        "The maps may depend on what the photograph is compared with: name the baseline wherever a "
+        "map is shown, and look at both.",
     ),
 }
 
@@ -273,14 +273,21 @@ def most_enriched(summary: pd.DataFrame) -> list[dict[str, Any]]:
 
     Returns
     -------
-    Per view and explained class: ``region`` with the largest ``share`` of the class's images in
-    which it is the most enriched of all regions; ``outside``, that region of those that are no
-    part of the horse (tack, human, object, background) and its ``outside_share``; ``named``,
-    whether that is the case in most images.
+    Per view and explained class:
+
+    leading : the row of the overview with the largest enrichment of those that on the whole speak
+        for the class, with its ``leading_enrichment``.
+    region : that with the largest ``share`` of the class's images in which it is the most enriched
+        of all single regions.
+    outside : that of those that are no part of the horse (tack, human, object, background), with
+        its ``outside_share``; ``named``: whether that is the case in most images.
     """
-    own = summary[(summary["model"] == "trained") & ~summary["region"].isin(list(ROLLUPS))]
+    trained = summary[summary["model"] == "trained"]
     found = []
-    for (view, target), rows in own.groupby(["view", "target"], sort=True):
+    for (view, target), every in trained.groupby(["view", "target"], sort=True):
+        rows = every[~every["region"].isin(list(ROLLUPS))]
+        speaks = every[every["region"].isin(ROWS) & (every["signed"] > 0)]
+        first = speaks.nlargest(1, "enrichment")
         # Of an image in which a region is not seen, another one is the most enriched.
         n_images = int(rows["n_images"].max())
         shares = (rows["top_rate"] * rows["n_images"] / n_images).set_axis(rows["region"])
@@ -289,6 +296,8 @@ def most_enriched(summary: pd.DataFrame) -> list[dict[str, Any]]:
             "view": view,
             "target": target,
             "n_images": n_images,
+            "leading": next(iter(first["region"]), None),
+            "leading_enrichment": next(iter(first["enrichment"].astype(float)), None),
             "region": shares.idxmax(),
             "share": float(shares.max()),
             "outside": outside.idxmax() if len(outside) else None,

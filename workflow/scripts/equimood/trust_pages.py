@@ -53,8 +53,8 @@ doubtful otherwise; few photographs leave more in doubt (<code>explanation_tests
 {% if enriched %}<h2>Does it look at the horse?</h2>
 <p>The region that is most often the most enriched of a photograph (attribution over area), over
 all photographs explained. Where that is tack, a human, an object or the background in most
-photographs of a class, the model may tell the class by it, and the first page says so; unless its
-box overlaps the horse, as that of a halter does.</p>
+photographs of a class, the model may tell the class by it, and the first page says so; unless the
+region overlaps the horse.</p>
 <table>
 <thead><tr><th>explained class</th><th>view</th><th>photographs</th><th>most often</th><th>in</th>
 <th>outside the horse</th><th>in</th></tr></thead>
@@ -114,6 +114,7 @@ def stated(found: Mapping[str, Any]) -> dict[str, Any]:
             for test in failed
         ],
         "outside": [row for row in found["most_enriched"] if row["named"]],
+        "leading": [row for row in found["most_enriched"] if row["leading"]],
     }
 
 
