@@ -123,14 +123,21 @@ def test_a_failed_test_of_the_explanations_stands_at_the_top_of_the_first_page(s
 
     assert "Explanations" not in shown()  # not tested
     leading = [
-        {"target": "annoyed", "leading": "neck_posture", "leading_enrichment": 3.14},
-        {"target": "neutral", "leading": "eyes", "leading_enrichment": 9.0},
+        {
+            "target": "annoyed",
+            "view": "whole",
+            "leading": "neck_posture",
+            "leading_enrichment": 3.14,
+        },
+        {"target": "neutral", "view": "whole", "leading": "eyes", "leading_enrichment": 9.0},
     ]
     stated |= {"baseline": "neutral", "neutral": "neutral", "n_explained": 200}
     stated["explained"] = {
         "summary": "7 of 7 tests passed.", "failed": [], "outside": [], "leading": leading,
     }  # fmt: skip
-    assert "neck posture of annoyed (3.1 times the area's share). 200 photo" in shown()
+    assert (
+        "neck posture of annoyed in view whole (3.1 times the area's share). 200 photo" in shown()
+    )
     assert "9.0 times" not in shown()  # nothing is asked of the class compared with
     assert "Explanations: 7 of 7 tests passed." in shown()
     card = pages.from_markdown(cards.model_card(stated, CARD), "demo")

@@ -7,7 +7,6 @@ time limits of first attempts: what is asked for, not what will be used.
 """
 
 import logging
-import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -35,15 +34,6 @@ class Jobs(logging.Filter):
         return record.levelno >= logging.WARNING
 
 
-def local_rules() -> set[str]:
-    """Rules that run on the login node."""
-    found: set[str] = set()
-    for file in [RULES.parents[1] / "Snakefile", *RULES.glob("*.smk")]:
-        for block in re.findall(r"^localrules:\n((?: +\w+,\n)+)", file.read_text(), re.MULTILINE):
-            found.update(re.findall(r"\w+", block))
-    return found
-
-
 def main() -> int:
     """Run Snakemake dry and print a table."""
     jobs = Jobs()
@@ -53,7 +43,8 @@ def main() -> int:
     except SystemExit as end:
         if end.code:
             return int(end.code)
-    asked = {rule: of for rule, of in jobs.seen.items() if rule not in local_rules()}
+    local = efficiency.local_rules([RULES.parents[1] / "Snakefile", *RULES.glob("*.smk")])
+    asked = {rule: of for rule, of in jobs.seen.items() if rule not in local}
     print(efficiency.asked(asked))
     return 0
 

@@ -426,8 +426,8 @@ def as_html(judged: Sequence[Judged]) -> str:
 def _allowed(check: str, threshold: float | None) -> str:
     if check in ("metadata", "picture_facts", "background"):
         more = f" + {threshold:g}" if threshold else ""
-        else_ = ", or what place and size of the hidden boxes tell" if check == "background" else ""
-        return f"interval reaches chance{more}{else_}"
+        boxes = ", or what place and size of the hidden boxes tell" if check == "background" else ""
+        return f"interval reaches chance{more}{boxes}"
     if check == "few_horses":
         return f"at least {threshold:g}"
     if check == "context":

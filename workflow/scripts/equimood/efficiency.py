@@ -1,6 +1,7 @@
 """What a study's jobs ask for, and what they used of it, as tables."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,15 @@ def planned(study: settings.Settings, folds: Sequence[str], n_controls: int) -> 
     if n_compared > 1:
         lines[1] += f"; {n_compared:,} combinations of them to compare in each outer fold"
     return "\n".join(lines)
+
+
+def local_rules(files: Iterable[Path]) -> set[str]:
+    """Rules that run on the login node, by what the rules' files declare."""
+    found: set[str] = set()
+    for file in files:
+        for block in re.findall(r"^localrules:\n((?: +\w+,\n)+)", file.read_text(), re.MULTILINE):
+            found.update(re.findall(r"\w+", block))
+    return found
 
 
 def asked(jobs: Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]]) -> str:
