@@ -45,9 +45,10 @@ def test_it_is_sklearns_auroc_and_precision_of_every_image():
     assert (found.n_images, found.n_horses, found.expected) == (16, 8, "ears eye_left")
 
 
-def test_roll_ups_alone_are_compared_with_roll_ups():
+def test_roll_ups_alone_are_compared_with_roll_ups_and_what_surrounds_the_horse():
     def eyes_first(rng):
-        return [1, 9, 1, 1, 1, *rng.lognormal(3, 1, len(SINGLE))]
+        parts, background, head = rng.lognormal(3, 1, 4), 1, 99
+        return [1, 9, 1, 1, 99, *parts, background, head]  # 99: they hold others
 
     found = agree(study(eyes_first), {"alarmed": ["eyes"]}).iloc[0]
     assert (found.auroc, found.precision) == (1, 1)

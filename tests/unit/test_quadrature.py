@@ -311,3 +311,11 @@ def test_grad_cam_is_refused_where_there_is_no_feature_map(networks):
         integrated_gradients.integrate(
             model, [pixels(1)], torch.tensor([0]), explain(method="gradcam")
         )
+
+
+def test_an_image_that_may_have_no_more_points_keeps_the_rule_of_high_order(networks):
+    model, views = networks["test_vit"], pixels(2)
+    given = (model, [views], torch.tensor([0, 1]))
+    found = integrated_gradients.integrate(*given, explain(tolerance=0, n_steps=24, max_steps=24))
+    assert found.rules[0][0].weights == pytest.approx(quadrature.lobatto(24).weights)
+    assert found.gap.max() < 1e-4

@@ -143,7 +143,7 @@ def test_scores_are_sums_at_full_resolution_and_enrichment_is_share_over_area():
     assert not table.loc["tail"].visible
     assert table.loc["tail", ["signed", "share", "area", "enrichment", "rank"]].isna().all()
     assert table["missing"].fillna("").tolist() == ["", "hidden", ""]
-    assert table["rank"].dropna().to_dict() == {"eye_left": 1, "background": 2}
+    assert table["rank"].dropna().to_dict() == {"eye_left": 1, "background": 1}  # two levels
 
 
 def test_a_map_without_positive_attribution_has_no_enrichment():
@@ -172,14 +172,28 @@ def test_ranks_are_by_enrichment_within_a_level_and_equal_ones_are_alike():
     rows = [
         region("ear_left", [0, 0, 5, 5]), region("ear_right", [0, 0, 5, 5]),
         region("eye_left", [0, 10, 5, 15]), region("trunk", [10, 10, 20, 20]),
-        region("tail", visible=False),
+        region("tail", visible=False), region("tack", [0, 5, 5, 15]),
     ]  # fmt: skip
-    names = ["ear_left", "ear_right", "eye_left", "trunk", "tail", "ears", "eyes", "body"]
+    names = ["ear_left", "ear_right", "eye_left", "trunk", "tail", "ears", "eyes", "body", "tack"]
     found = scored(rows, names, attribution)["rank"]
     assert found.drop("tail").to_dict() == {
-        "ear_left": 1, "ear_right": 1, "eye_left": 3, "trunk": 4, "ears": 1, "eyes": 2, "body": 3,
+        "ear_left": 1, "ear_right": 1, "eye_left": 3, "trunk": 4,
+        "ears": 1, "eyes": 2, "tack": 3, "body": 4,
     }  # fmt: skip
     assert np.isnan(found["tail"])
+
+
+def test_what_speaks_against_the_class_ranks_after_all_that_speaks_for_it():
+    attribution = torch.zeros(SIDE, SIDE)
+    attribution[0:4, 0:5], attribution[4, 0:5] = 4, -20  # the ears: most for it, more against it
+    attribution[10:15, 0:5], attribution[10:12, 10:12] = 1, -1
+    rows = [
+        region("ear_left", [0, 0, 5, 5]), region("eye_left", [0, 10, 5, 15]),
+        region("neck", [10, 10, 20, 20]),
+    ]  # fmt: skip
+    found = scored(rows, ["ears", "eyes", "neck_posture"], attribution)
+    assert found["enrichment"].idxmax() == "ears"
+    assert found["rank"].to_dict() == {"eyes": 1, "ears": 2, "neck_posture": 3}
 
 
 def test_a_region_without_a_score_says_why(tmp_path):
@@ -219,8 +233,8 @@ def test_overlap_is_the_share_that_one_other_region_covers_and_containers_are_no
     names = ["head", "cheek", "tack", "tail", "face", "context", "background"]
     found = scored(rows, names)["overlap"].to_dict()
     assert found == pytest.approx({
-        "head": 0.5, "cheek": 0.5, "tack": 1, "tail": 0, "face": 0.5, "background": 0,
-        "context": 50 / (50 + 400 - 200 - 25),
+        "head": 0.5, "cheek": 0, "tack": 1, "tail": 0, "face": 0.5, "background": 0,
+        "context": 175 / 225,  # by the background
     })  # fmt: skip
 
 

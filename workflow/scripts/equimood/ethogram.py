@@ -11,7 +11,7 @@ import pandas as pd
 from equimood.evaluation import with_interval
 from equimood.intervals import POSITIVE, UNIT
 from equimood.region_statistics import Scores, over_horses, summed, total
-from equimood.tables import CONTAINERS, ROLLUPS, level_of
+from equimood.tables import CELLS, CONTAINERS, ROLLUPS, level_of
 
 FIGURES = ["auroc", "precision", "chance", "expected_enrichment", "other_enrichment"]
 KEYS = ["model", "view", "target"]
@@ -26,8 +26,8 @@ def agree(
 ) -> pd.DataFrame:
     """Measure in each image how the expected regions stand among all that have a score.
 
-    Where only roll-ups are expected of a class, roll-ups are compared; else single regions, those
-    of a roll-up each. A head or horse, which holds the others, is never among the others.
+    Where only roll-ups are expected of a class, the overview is compared; else single regions,
+    those of a roll-up each. What holds the others, such as the head, is never among the others.
 
     Parameters
     ----------
@@ -65,11 +65,11 @@ def agree(
 def _placed(scores: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
     """Figures of each image of one class: a row per image with KEYS, horse and FIGURES."""
     if all(region in ROLLUPS for region in regions):
-        expected, level = set(regions), "rollup"
+        expected = set(regions)
+        own = scores[scores["region"].map(level_of) == "overview"]
     else:
         expected = {part for region in regions for part in ROLLUPS.get(region, [region])}
-        level = "region"
-    own = scores[scores["region"].map(level_of) == level]
+        own = scores[~scores["region"].isin([*ROLLUPS, *CELLS])]
     own = own[~own["region"].isin(CONTAINERS - expected)]
     own = own.assign(hit=own["region"].isin(expected).astype(float))
     image = [own["image_id"], own["model"]]

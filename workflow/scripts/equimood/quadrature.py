@@ -143,11 +143,12 @@ def integrate_paths(
         inner = []
         for i, paths in list(going.items()):
             n_nodes = sum(len(path.t) for path in paths)
+            room = max_steps - n_nodes
             rules = [lobatto(n_first)] * n_starts
-            if n_nodes > n_first * n_starts or _gap(paths, rules)[1] > tolerance:
+            refined = n_nodes > n_first * n_starts
+            if refined or (room > 0 and _gap(paths, rules)[1] > tolerance):
                 rules = [trapezoid(path.t) for path in paths]
             change, gap = _gap(paths, rules)
-            room = max_steps - n_nodes
             if gap > tolerance and room > 0:
                 inner += _halfway(paths, room)
             else:

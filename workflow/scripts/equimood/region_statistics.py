@@ -16,7 +16,7 @@ from equimood import evaluation
 from equimood.intervals import POSITIVE, UNIT, draw_horses, interval
 from equimood.logs import log
 from equimood.region_tests import holm, p_of_ratio
-from equimood.tables import NOT_SEEN, level_of
+from equimood.tables import CONTAINERS, NOT_SEEN, level_of
 
 Array = NDArray[Any]
 Scores = Iterable[pd.DataFrame]
@@ -47,7 +47,7 @@ def summarise(sums: pd.DataFrame, n_bootstrap: int, confidence: float, seed: int
     -------
     Columns SUMMARY and MORE. ``signed``: the mean of all attribution inside, in logits, below 0
     where the region speaks against the class on the whole; ``top_rate``: the share of images in
-    which the region is the most enriched of its level; ``overlap``: the mean. ``p_area`` and
+    which the region comes first of its level; ``overlap``: the mean. ``p_area`` and
     ``p_random``, of the trained model, are from ``region_tests.p_of_ratio``: the mean against 1,
     and against that of random weights on the control images. Holm (1979) corrects them for all
     regions of a level and all classes in a view. ``verdict`` says them in words.
@@ -257,7 +257,7 @@ def tell_missing(counts: pd.DataFrame) -> None:
         sum(reasons.values()), counts["n_images"].sum(),
         ", ".join(f"{n} {why}" for why, n in reasons.items()),
     )  # fmt: skip
-    covered = counts[counts["overlap"] > 0.5]
+    covered = counts[(counts["overlap"] > 0.5) & ~counts["region"].isin(CONTAINERS)]
     if len(covered):
         log.info(
             "lie for the most part on another region, so that their attribution is also its: %s",
@@ -279,8 +279,7 @@ def causal(
 
     Returns
     -------
-    Columns SUMMARY, and ``top_rate`` (images in which the causal region is the most enriched of its
-    level) with ``top_low`` and ``top_high``; per class and for all of them together (``target`` and
+    Columns SUMMARY, and ``top_rate`` (images in which the causal region comes first of its level) with ``top_low`` and ``top_high``; per class and for all of them together (``target`` and
     ``region`` "all"). ``instead``: the other regions that were, with their shares.
     """
     parts, winners = [], []

@@ -36,7 +36,7 @@ ROLLUPS = {
 REGIONS = [region for regions in ROLLUPS.values() for region in regions] + ["head"]
 WHOLE = "horse"  # all of it: a region that a study may give beside or instead of its parts
 HORSE = [*(region for region in REGIONS if region not in ROLLUPS["context"]), WHOLE]
-CONTAINERS = {"head", WHOLE}  # which cover other regions by what they are
+CONTAINERS = {"head", WHOLE, "context"}  # which cover other regions by what they are
 NOT_SEEN = ["not annotated", "hidden", "not in the frame"]  # why a region has no score
 CELLS = [
     "top_left", "top_middle", "top_right", "middle_left", "centre", "middle_right",
@@ -180,7 +180,7 @@ REGION_SCORES = _schema(
     share=_REAL,  # of the image's positive attribution
     area=_REAL,  # share of the image's pixels
     enrichment=_REAL,  # share over area; null where the region is not visible
-    rank=_INT,  # by enrichment within its level, 1 the highest; null where that is missing
+    rank=_INT,  # within its level: what speaks for the class, then by enrichment; may be null
     overlap=_REAL,  # largest share of its area that one other region of its level covers
     visible=pa.bool_(),
     missing=_TEXT,  # why it is not visible, of NOT_SEEN
@@ -200,8 +200,14 @@ EXPLANATION_TESTS = _schema(
 
 
 def level_of(region: str) -> str:
-    """Say what kind a region is of, `grid`, `rollup` or `region`; only those of one compare."""
-    return "grid" if region in CELLS else "rollup" if region in ROLLUPS else "region"
+    """Say what kind a region is of, `grid`, `part` or `overview`; only those of one compare.
+
+    A part is of a roll-up of the horse. The overview has the roll-ups, and what surrounds the horse:
+    a halter is held against the ears, not against one ear.
+    """
+    if region in HORSE and region not in CONTAINERS:
+        return "part"
+    return "grid" if region in CELLS else "overview"
 
 
 def image_id(sha256: str, box: Iterable[int], view: str, hidden: str | None = None) -> str:

@@ -265,7 +265,7 @@ def _curves(probed: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def most_enriched(summary: pd.DataFrame) -> list[dict[str, Any]]:
-    """Say for each class which region is most often the most enriched, and which outside the horse.
+    """Say for each class which region comes first most often, and which outside the horse.
 
     Parameters
     ----------
@@ -277,18 +277,17 @@ def most_enriched(summary: pd.DataFrame) -> list[dict[str, Any]]:
 
     leading : the row of the overview with the largest enrichment of those that on the whole speak
         for the class, with its ``leading_enrichment``.
-    region : that with the largest ``share`` of the class's images in which it is the most enriched
-        of all single regions.
+    region : that of the overview with the largest ``share`` of the class's images in which it
+        comes first.
     outside : that of those that are no part of the horse (tack, human, object, background), with
         its ``outside_share``; ``named``: whether that is the case in most images.
     """
     trained = summary[summary["model"] == "trained"]
     found = []
     for (view, target), every in trained.groupby(["view", "target"], sort=True):
-        rows = every[~every["region"].isin(list(ROLLUPS))]
-        speaks = every[every["region"].isin(ROWS) & (every["signed"] > 0)]
-        first = speaks.nlargest(1, "enrichment")
-        # Of an image in which a region is not seen, another one is the most enriched.
+        rows = every[every["region"].isin(ROWS)]
+        first = rows[rows["signed"] > 0].nlargest(1, "enrichment")
+        # Of an image in which a region is not seen, another one comes first.
         n_images = int(rows["n_images"].max())
         shares = (rows["top_rate"] * rows["n_images"] / n_images).set_axis(rows["region"])
         outside = shares[shares.index.isin(ROLLUPS["context"]) & (shares > 0)]

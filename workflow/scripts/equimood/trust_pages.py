@@ -51,8 +51,8 @@ doubtful otherwise; few photographs leave more in doubt (<code>explanation_tests
 {% endif %}{% endfor %}<h2>The curves</h2>
 <img alt="Probability of the answer while cells are covered or shown, and likeness of the map after randomisation" src="data:image/png;base64,{{ figure }}">
 {% if enriched %}<h2>Does it look at the horse?</h2>
-<p>The region that is most often the most enriched of a photograph (attribution over area), over
-all photographs explained. Where that is tack, a human, an object or the background in most
+<p>The region that most often comes first in a photograph (of those that on the whole speak for the
+class, the one with the most attribution for its area), over all photographs explained. Where that is tack, a human, an object or the background in most
 photographs of a class, the model may tell the class by it, and the first page says so; unless the
 region overlaps the horse.</p>
 <table>
