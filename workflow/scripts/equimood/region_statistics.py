@@ -279,7 +279,8 @@ def causal(
 
     Returns
     -------
-    Columns SUMMARY, and ``top_rate`` (images in which the causal region comes first of its level) with ``top_low`` and ``top_high``; per class and for all of them together (``target`` and
+    Columns SUMMARY, and ``top_rate`` (images in which the causal region comes first of its level)
+    with ``top_low`` and ``top_high``; per class and for all of them together (``target`` and
     ``region`` "all"). ``instead``: the other regions that were, with their shares.
     """
     parts, winners = [], []

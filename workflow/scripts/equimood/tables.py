@@ -202,8 +202,8 @@ EXPLANATION_TESTS = _schema(
 def level_of(region: str) -> str:
     """Say what kind a region is of, `grid`, `part` or `overview`; only those of one compare.
 
-    A part is of a roll-up of the horse. The overview has the roll-ups, and what surrounds the horse:
-    a halter is held against the ears, not against one ear.
+    A part is of a roll-up of the horse. The overview has the roll-ups, and what surrounds the
+    horse: a halter is held against the ears, not against one ear.
     """
     if region in HORSE and region not in CONTAINERS:
         return "part"

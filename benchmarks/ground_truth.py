@@ -1,0 +1,251 @@
+"""How often the known cause of a drawn horse's emotion comes first, question by question.
+
+    PYTHONPATH=workflow/scripts python benchmarks/ground_truth.py [--each 24] [--only TEXT]
+
+The demo's horses, backbone and settings, with the changes of each row: what the model sees, how
+regions are given, what a photograph is compared with. In place of the search and its heads stands a
+logistic regression on the average-pooled features, in four folds of horses. Right answers of the
+classes that have a cause are explained, the first ``--each`` of each class, by the model that never
+saw the horse. A study tells the same of its own models in explanation/checks.json, ``causes``.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from equimood import (
+    backbones,
+    catalogue,
+    demo,
+    images,
+    integrated_gradients,
+    region_statistics,
+    regions,
+    settings,
+    tables,
+)
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import GroupKFold
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+BLUR: dict[str, Any] = {"baseline": "blur", "neutral": None, "n_steps": 16}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is changed of the demo's settings, and whether a shortcut alone tells *annoyed*."""
+
+    name: str
+    view: Mapping[str, Any]
+    explain: Mapping[str, Any] = field(default_factory=dict)
+    boxes: bool = False
+    shortcut: demo.Shortcut | None = None
+
+
+def head(margin: float) -> dict[str, Any]:
+    """Frame the head with some room."""
+    return {"box": "regions", "regions": ["head"], "margin": margin}
+
+
+WHOLE: dict[str, Any] = {"box": "picture"}
+NARROW = BLUR | {"blur": 0.1}
+ROWS = [
+    Row("whole, boxes as regions, blur", WHOLE, BLUR, boxes=True),
+    Row("whole, blur", WHOLE, BLUR),
+    Row("whole, narrow blur (0.1)", WHOLE, NARROW),
+    Row("head with a margin of 0.15, blur", head(0.15), BLUR),
+    Row("head with a margin of 0.4, blur", head(0.4), BLUR),
+    Row("the same, narrow blur", head(0.4), NARROW),
+    Row(
+        "the same, neutral's logit held against the answer's", head(0.4),
+        NARROW | {"target": "contrast", "contrast": "neutral"},
+    ),
+    Row("whole, 12 neutral photographs", WHOLE),
+    Row("head with a margin of 0.15, 12 neutral photographs", head(0.15)),
+    Row("head with a margin of 0.4, 12 neutral photographs (the demo)", head(0.4)),
+    Row("the same, 4 neutral photographs", head(0.4), {"n_references": 4}),
+    Row("halter: head, 12 neutral photographs (the demo)", head(0.4), shortcut="halter"),
+    Row("halter: head, blur", head(0.4), BLUR, shortcut="halter"),
+    Row("bucket: whole, 12 neutral photographs", WHOLE, shortcut="bucket"),
+    Row("bucket: whole, blur", WHOLE, BLUR, shortcut="bucket"),
+]  # fmt: skip
+
+
+class Linear(nn.Module):
+    """The backbone and a linear head: logits (b, n_classes) of mean 0."""
+
+    def __init__(self, backbone: backbones.Backbone, W: np.ndarray, b: np.ndarray):
+        super().__init__()
+        self.backbone = backbone
+        self.W = torch.from_numpy(W - W.mean(0)).float()
+        self.b = torch.from_numpy(b - b.mean()).float()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map pixels (b, 3, side, side) to logits."""
+        return self.backbone(pixels, ["avg"])["avg"] @ self.W.T + self.b
+
+
+def main() -> None:
+    """Print the share of right answers whose cause comes first, row by row."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--each", type=int, default=24, help="right answers of each class")
+    parser.add_argument("--only", default="", help="rows whose name has this")
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    study = settings.load(yaml.safe_load(Path("config.yaml").read_text()))
+    with tempfile.TemporaryDirectory() as folder:
+        spec = study.backbones["drawn"]
+        backbones.fetch("drawn", spec, Path(folder) / "backbone", 0, Path(folder))
+        backbone = backbones.load(Path(folder) / "backbone")
+        for row in ROWS:
+            if asked.only in row.name:
+                drawn = Path(folder) / str(row.shortcut)
+                if not drawn.exists():
+                    draw(drawn, row, asked.threads)
+                began = time.perf_counter()
+                print(f"{row.name}: {measured(row, drawn, backbone, study, asked.each)} "
+                      f"({time.perf_counter() - began:.0f} s)", flush=True)  # fmt: skip
+
+
+def draw(folder: Path, row: Row, workers: int) -> None:
+    """Draw the demo, or the demo with the row's shortcut."""
+    demo.draw_study(
+        folder, shortcut=row.shortcut, workers=workers,
+        shortcut_class="annoyed" if row.shortcut else None,
+    )  # fmt: skip
+
+
+def measured(
+    row: Row, drawn: Path, backbone: backbones.Backbone, study: settings.Settings, each: int
+) -> str:
+    """Explain right answers, and say how often the cause came first, by class and of all."""
+    photos, given, pixels, affines = seen(row, drawn, backbone, study)
+    explain = settings.Explain(**study.explain.model_dump() | row.explain)
+    causes = region_statistics.read_causes(drawn / "causes.csv")
+    if row.shortcut:
+        causes = {"annoyed": causes["annoyed"]}
+    with torch.no_grad():
+        X = torch.cat([backbone(p.float() / 255, ["avg"])["avg"] for p in pixels.split(32)])
+    rows_of, names = dict(list(given.groupby("image"))), regions.names(given)
+    truth, predicted = photos["label"].to_numpy(), np.empty(len(photos), object)
+    parts = []
+    for train, test in GroupKFold(4).split(X, groups=photos["horse"]):
+        model, classes = fitted(backbone, X[train].numpy(), truth[train])
+        with torch.no_grad():
+            logits = X[test] @ model.W.T + model.b
+        predicted[test] = np.array(classes)[logits.argmax(1)]
+        neutral = train[truth[train] == "neutral"]
+        apart = np.linspace(0, len(neutral) - 1, explain.n_references).round().astype(int)
+        for target in causes:
+            own = test[(truth[test] == target) & (predicted[test] == target)][: -(-each // 4)]
+            found = integrated_gradients.integrate(
+                model,
+                [pixels[own].float() / 255],
+                torch.full((len(own),), classes.index(target)),
+                explain,
+                references=[pixels[neutral[apart]].float() / 255]
+                if explain.baseline == "neutral"
+                else None,
+                against=torch.full((len(own),), classes.index(explain.contrast))
+                if explain.contrast
+                else None,
+            )
+            chosen = photos.iloc[own].assign(target=target)
+            parts.append(scored(chosen, found.maps[0], affines, rows_of, names))
+    top = region_statistics.causal(
+        parts, causes, study.evaluate.n_bootstrap, study.evaluate.confidence, 0
+    )
+    told = [
+        f"{one['target']} {100 * one['top_rate']:.0f} % [{100 * one['top_low']:.0f}, "
+        f"{100 * one['top_high']:.0f}] of {one['n_images']:.0f}"
+        for one in top.to_dict("records")
+    ]
+    enrichment = top.set_index("target").loc["all", "enrichment"]
+    accuracy = balanced_accuracy_score(truth, predicted.astype(str))
+    return (
+        f"{', '.join(told)}; enrichment in the cause {enrichment:.1f}; balanced accuracy "
+        f"{accuracy:.2f}"
+    )
+
+
+def fitted(
+    backbone: backbones.Backbone, X: np.ndarray, labels: np.ndarray
+) -> tuple[Linear, list[str]]:
+    """Fit a logistic regression to standardised features, and put it on the backbone."""
+    scale = StandardScaler().fit(X)
+    regression = LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000)
+    regression.fit(scale.transform(X), labels)
+    W = regression.coef_ / scale.scale_
+    model = Linear(backbone, W, regression.intercept_ - W @ scale.mean_)
+    return model.eval(), list(regression.classes_)
+
+
+def seen(
+    row: Row, drawn: Path, backbone: backbones.Backbone, study: settings.Settings
+) -> tuple[pd.DataFrame, pd.DataFrame, Tensor, list[np.ndarray]]:
+    """Photographs, their regions, and what the backbone sees of each with its affine."""
+    photos = pd.read_csv(drawn / "annotations.csv")
+    given = tables.read_regions(drawn / "regions.csv", {})
+    read = [images.read(drawn / "images" / name) for name in photos["image"]]
+    photos["width"], photos["height"] = ([p.shape[axis] for p in read] for axis in (2, 1))
+    photos = photos.assign(sha256="", reason=None, remedy=None)
+    framed = catalogue.framed(photos, "view", settings.View(**row.view), given, study.ingest)
+    squares, affines = zip(
+        *(
+            images.fit(picture, tuple(box), backbone.side, backbone.fit, backbone.interpolation,
+                       backbone.crop_share)
+            for picture, box in zip(read, framed[tables.BOX].astype(int).to_numpy(), strict=True)
+        ),
+        strict=True,
+    )  # fmt: skip
+    if row.boxes:
+        given = boxed(given)
+    return photos, given, torch.stack(squares), list(affines)
+
+
+def boxed(given: pd.DataFrame) -> pd.DataFrame:
+    """Put the box of each outline in its place."""
+    given = given.copy()
+    for i in given.index[given["visible"] & (given["kind"] == "points")]:
+        points = tables.read_points(given.loc[i, "points"], 0)
+        given.loc[i, tables.BOX] = [*points.min(0), *points.max(0)]
+        given.loc[i, ["kind", "points"]] = ["box", None]
+    return given
+
+
+def scored(
+    photos: pd.DataFrame,
+    maps: Tensor,
+    affines: list[np.ndarray],
+    rows_of: Mapping[str, pd.DataFrame],
+    names: list[str],
+) -> pd.DataFrame:
+    """Region scores of maps (n, side, side), as a study has them."""
+    measures = [
+        regions.of_image(
+            one, rows_of[photo.image], affines[photo.Index], (photo.height, photo.width), ".", names
+        )
+        for one, photo in zip(maps, photos.itertuples(), strict=True)
+    ]
+    about = pd.DataFrame({
+        "image_id": photos["image"], "photo_id": photos["image"], "view": "view",
+        "horse": photos["horse"], "fold": "", "truth": photos["target"],
+        "target": photos["target"], "correct": True, "model": "trained",
+    })  # fmt: skip
+    positive = maps.double().clamp(min=0).sum((1, 2)).numpy()
+    return regions.table(about, np.stack(measures), positive, names)
+
+
+if __name__ == "__main__":
+    main()
