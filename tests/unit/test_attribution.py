@@ -573,13 +573,14 @@ def test_other_methods_go_the_same_way_and_have_a_gap_only_if_they_should_add_up
 
 def test_gaps_and_explained_photographs_are_told_over_all_shards(study, backbone):
     catalogue, predictions, region_table = study
-    paths, gap, steps = [], [], []
+    paths, gap, steps, target = [], [], [], []
     for tag, part in (("a", predictions[:5]), ("b", predictions[5:]), ("c", predictions[:0])):
         own = (catalogue, part, region_table)
         _, maps, _ = run(own, lambda fold: TinyModel(backbone, 1, ("whole", "head")), tag)
         paths.append(f"{tag}maps.safetensors")
         gap.extend(maps.gap.tolist())
         steps.extend(maps.steps.tolist())
+        target.extend(maps.target)
     assert len(gap) == 18 and min(gap) < max(gap)
     found = attribution.gaps(paths, tolerance=float(np.sort(gap)[11]))
     assert found["n_images"] == 18
@@ -587,7 +588,11 @@ def test_gaps_and_explained_photographs_are_told_over_all_shards(study, backbone
     assert found["p95"] == pytest.approx(np.percentile(gap, 95))
     assert found["steps_median"] == np.median(steps) and found["steps_p95"] >= 8
     assert found["share_over_tolerance"] == pytest.approx(np.mean(gap > np.sort(gap)[11]))
-    assert attribution.gaps(paths[2:], 0.05)["n_images"] == 0
+    by_class = {of["target"]: of["median"] for of in found["classes"]}
+    assert by_class == pytest.approx(pd.Series(gap).groupby(target).median().to_dict())
+    assert sum(of["n_images"] for of in found["classes"]) == 18
+    nothing = attribution.gaps(paths[2:], 0.05)
+    assert (nothing["n_images"], nothing["median"], nothing["classes"]) == (0, None, [])
     assert attribution.explained(paths, catalogue) == set(predictions["photo_id"])
     assert attribution.explained(paths[:1], catalogue) == set(predictions["photo_id"][:5])
     assert attribution.explained(paths[:1], catalogue[2:]) == set(predictions["photo_id"][1:5])

@@ -62,7 +62,7 @@ def test_limits_follow_from_what_was_found(stated):
         "outer": "holdout",
         "n_raters": 1,
         "drawn": False,
-        "share_rough": 0.05,
+        "gaps_by_class": [{"target": "alarmed", "share_over_tolerance": 0.05}],
     }
     stated["audit"] = [
         {"title": "Labels told from the background", "found": "0.41", "verdict": "warned"},
@@ -85,7 +85,10 @@ def test_limits_follow_from_what_was_found(stated):
         "better than: majority class",
     ]:
         assert claim in told, claim
-    assert "explanations" not in told
+    assert "Explanations" not in told
+    stated["gaps_by_class"][0]["share_over_tolerance"] = 0.31
+    told = "\n".join(cards.model_limits(stated))
+    assert "more than 5%: 31% of those of alarmed. Take single maps of it with care" in told
 
 
 def test_names_appear_as_written_and_run_nothing(stated):
@@ -121,7 +124,7 @@ def test_a_failed_test_of_the_explanations_stands_at_the_top_of_the_first_page(s
         rendered = jinja2.Environment().from_string(written).render()
         return re.sub(r"<[^>]+>", "", publish_parts(rendered, writer_name="html")["html_body"])
 
-    assert "Explanations" not in shown()  # not tested
+    assert "Explanations:" not in shown()  # not tested
     leading = [
         {
             "target": "annoyed",
@@ -134,11 +137,14 @@ def test_a_failed_test_of_the_explanations_stands_at_the_top_of_the_first_page(s
     stated |= {"baseline": "neutral", "neutral": "neutral", "n_explained": 200}
     stated["explained"] = {
         "summary": "7 of 7 tests passed.", "failed": [], "outside": [], "leading": leading,
+        "most_net": [{"target": of, "view": "whole", "most_net": "background"}
+                     for of in ("annoyed", "neutral")],
     }  # fmt: skip
     assert (
         "neck posture of annoyed in view whole (3.1 times the area's share). 200 photo" in shown()
     )
     assert "9.0 times" not in shown()  # nothing is asked of the class compared with
+    assert shown().count("more lies in background than in any region of the horse: compared") == 1
     assert "Explanations: 7 of 7 tests passed." in shown()
     card = pages.from_markdown(cards.model_card(stated, CARD), "demo")
     assert "<p>Explanations of the judged models: 7 of 7 tests passed.</p>" in card
@@ -151,6 +157,7 @@ def test_a_failed_test_of_the_explanations_stands_at_the_top_of_the_first_page(s
              "measured": "rank correlation 0.80 [0.70, 0.90] (should be below 0.3)"}
         ],
         "leading": [],
+        "most_net": [],
         "outside": [{"target": name, "view": "whole", "outside": "object", "outside_share": 0.95,
                      "n_images": 98}],
     }  # fmt: skip

@@ -14,8 +14,8 @@ def scores(*entries):
             {
                 "image_id": str(i), "model": model, "view": "whole", "target": target,
                 "horse": horse, "region": name, "enrichment": enrichment, "signed": -enrichment,
-                "correct": correct, "fold": "0", "rank": 1, "overlap": 0.5, "visible": True,
-                "missing": None,
+                "correct": correct, "fold": "0", "rank": 1, "net_rank": 2, "overlap": 0.5,
+                "visible": True, "missing": None,
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -60,9 +60,10 @@ def test_summaries_are_the_same_however_the_images_are_shared_out():
 
 def test_a_region_is_on_top_where_its_rank_is_1():
     frame = scores(*[("h", "alarmed", name, 1.0) for name in ("eyes", "eyes", "ears", "eyes")])
-    frame["rank"] = [1, 2, 1, 1]
-    top = summarise([frame], 100, 0.9, 1).set_index("region")["top_rate"]
-    assert top.to_dict() == {"eyes": pytest.approx(2 / 3), "ears": 1}
+    frame["rank"], frame["net_rank"] = [1, 2, 1, 1], [2, 2, 2, 1]
+    found = summarise([frame], 100, 0.9, 1).set_index("region")
+    assert found["top_rate"].to_dict() == {"eyes": pytest.approx(2 / 3), "ears": 1}
+    assert found["top_net_rate"].to_dict() == {"eyes": pytest.approx(1 / 3), "ears": 0}
 
 
 def test_the_causal_region_is_judged_on_correct_images_and_without_neutral():
@@ -88,20 +89,22 @@ def test_the_causal_region_is_judged_on_correct_images_and_without_neutral():
 
 
 def test_the_causal_region_is_on_top_or_another_of_its_level_is_named():
-    """Four correct images, in one of which the eyes are second to the context."""
+    """Four correct images, in one of which eyes are second to tack; net ranks the other way."""
     rows = []
     for i, ranks in enumerate([(1, 2), (1, 2), (2, 1), (1, 2)]):
-        for name, rank in (*zip(("eyes", "context"), ranks, strict=True), ("eye_left", 1)):
+        for name, rank in (*zip(("eyes", "tack"), ranks, strict=True), ("eye_left", 1)):
             rows.append((f"h{i % 2}", "alarmed", name, 3.0 - rank))
             rows[-1] += ("trained", True)
     frame = scores(*rows)
     frame["image_id"] = np.repeat(list("abcd"), 3)
     frame["rank"] = [1, 2, 1, 1, 2, 1, 2, 1, 1, 1, 2, 1]
+    frame["net_rank"] = [2, 1, 1, 2, 1, 1, 1, 2, 1, 2, 1, 1]
     wrong = frame.assign(correct=False, image_id="x")
     found = region_statistics.causal([frame, wrong], {"alarmed": "eyes"}, 200, 0.9, 1)
     assert found["target"].tolist() == ["alarmed", "all"]
     assert found["top_rate"].tolist() == [0.75, 0.75]
-    assert found["instead"].tolist() == [{"context": 0.25}] * 2
+    assert found["top_net_rate"].tolist() == [0.25, 0.25]
+    assert found["instead"].tolist() == [{"tack": 0.25}] * 2
     assert found["n_images"].tolist() == [4, 4]
 
 

@@ -183,7 +183,7 @@ def test_ranks_are_by_enrichment_within_a_level_and_equal_ones_are_alike():
     assert np.isnan(found["tail"])
 
 
-def test_what_speaks_against_the_class_ranks_after_all_that_speaks_for_it():
+def test_the_net_rank_is_of_what_is_left_where_much_speaks_for_and_against():
     attribution = torch.zeros(SIDE, SIDE)
     attribution[0:4, 0:5], attribution[4, 0:5] = 4, -20  # the ears: most for it, more against it
     attribution[10:15, 0:5], attribution[10:12, 10:12] = 1, -1
@@ -193,7 +193,8 @@ def test_what_speaks_against_the_class_ranks_after_all_that_speaks_for_it():
     ]  # fmt: skip
     found = scored(rows, ["ears", "eyes", "neck_posture"], attribution)
     assert found["enrichment"].idxmax() == "ears"
-    assert found["rank"].to_dict() == {"eyes": 1, "ears": 2, "neck_posture": 3}
+    assert found["rank"].to_dict() == {"ears": 1, "eyes": 2, "neck_posture": 3}
+    assert found["net_rank"].to_dict() == {"eyes": 1, "neck_posture": 2, "ears": 3}
 
 
 def test_a_region_without_a_score_says_why(tmp_path):

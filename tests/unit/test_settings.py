@@ -216,17 +216,21 @@ def test_all_that_is_not_there_is_told_at_once(tmp_path, monkeypatch):
     study = OWN | {"backbones": OWN["backbones"] | files, "search": {"backbones": ["a", "small"]}}
     with pytest.raises(UserError) as refused:
         settings.check_paths(settings.load(study))
-    folder, weights = str(refused.value).splitlines()  # b does not take part
+    table, folder, weights = str(refused.value).splitlines()  # b does not take part
+    assert table == "data.annotations: no such file table.csv; write the path of your table"
     assert folder == "data.images: no such folder photos; write the folder of pictures"
     assert weights.startswith("backbones.a.weights: no such file a.pth; write the path of a")
     Path("photos").mkdir()
     Path("a.pth").touch()
+    Path("table.csv").touch()
     settings.check_paths(settings.load(study))
 
 
 def test_braces_in_paths_which_snakemake_would_fill_in_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("{2026}").mkdir()
+    Path("table.csv").touch()
+    Path("r}.csv").touch()
     study = OWN | {"data": OWN["data"] | {"images": "{2026}", "regions": "r}.csv"}}
     with pytest.raises(UserError) as refused:
         settings.check_paths(settings.load(study))
@@ -241,6 +245,8 @@ def test_boxes_that_every_choice_needs_of_new_images_are_asked_for_before_any_jo
 ):
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
+    Path("table.csv").touch()
+    Path("r.csv").touch()
     boxes = {
         "head": {"box": "regions", "regions": ["head"]},
         "ears": {"box": "regions", "regions": ["ear_left"]},

@@ -115,7 +115,10 @@ def test_more_photographs_of_a_horse_say_no_more_of_other_horses():
 def summary(*rows):
     columns = ["model", "view", "target", "region", "n_images", "top_rate"]
     rated = pd.DataFrame(rows, columns=columns)
-    return rated.assign(enrichment=1.0 + rated["top_rate"], signed=rated["top_rate"] - 0.5)
+    net = rated["top_rate"].where(rated["region"] != "ears", 0.5)
+    return rated.assign(
+        top_net_rate=net, enrichment=1.0 + rated["top_rate"], signed=rated["top_rate"] - 0.5
+    )
 
 
 def test_a_region_outside_the_horse_is_named_when_most_images_of_a_class_rest_on_it():
@@ -142,6 +145,7 @@ def test_a_region_outside_the_horse_is_named_when_most_images_of_a_class_rest_on
     assert (relaxed["outside"], relaxed["outside_share"]) == ("object", 0.1)
     assert not relaxed["named"]
     assert (annoyed["leading"], annoyed["leading_enrichment"]) == ("object", 2.0)
+    assert (annoyed["most_net"], relaxed["most_net"]) == ("object", None)
     assert (relaxed["leading"], head["leading"]) == ("mouth", None)  # which speaks against it
 
 

@@ -68,7 +68,7 @@ def test_a_study_without_mistakes_gets_past_every_check(folder):
         ),
         (
             {"predict": {"images": "mydata/images", "regions": "gone.csv"}},
-            "gone.csv: no such file; write the path of your table",
+            "predict.regions: no such file gone.csv; write the path of your table",
         ),
         (
             {"data": {"classes": [False, True]}},

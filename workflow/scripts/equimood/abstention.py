@@ -106,7 +106,10 @@ def choose_threshold(
             "with the error taken off, at best; nothing is answered"
         )
         return Abstention(None, target_accuracy, coverage, accuracy, told)
-    threshold = 0.0 if n[at] == len(sure) else float(sure[at])
+    if n[at] == len(sure):
+        told = f"{about} no confidence is needed: {accuracy:.1%} of all photographs were right"
+        return Abstention(0.0, target_accuracy, coverage, accuracy, told)
+    threshold = float(sure[at])
     told = (
         f"{about} a confidence of {threshold:.3f} is needed: {coverage:.0%} of the photographs had "
         f"it, and {accuracy:.1%} of these were right"

@@ -23,7 +23,7 @@ from equimood.quadrature import Chunk
 from equimood.references import References
 from equimood.tables import BOX
 
-EXPLAIN_VERSION = 3
+EXPLAIN_VERSION = 4
 """Raised when the same model and image give other maps or scores: kept progress is then stale."""
 NONE = -1
 """Stands for a class where the score is not a difference of two."""
@@ -462,26 +462,39 @@ def read_maps(path: str | Path, image_ids: Sequence[str] | None = None) -> Maps:
         )
 
 
-def gaps(paths: Iterable[str | Path], tolerance: float) -> dict[str, float | int | None]:
-    """Say how far the attributions of all images are from adding up to the change of the score.
+def gaps(paths: Iterable[str | Path], tolerance: float) -> dict[str, Any]:
+    """Say how far the attributions of all images, and of each explained class, miss the score.
 
-    Without a figure (None) where the method's attributions are not meant to.
+    Without a figure (None) where the method's attributions are not meant to add up to its change.
     """
-    found = {"gap": np.zeros(0), "steps": np.zeros(0)}
+    parts = [pd.DataFrame({"target": [], "gap": [], "steps": []})]
     for path in paths:
         with safe_open(path, "np") as file:
-            found = {
-                name: np.concatenate([each, file.get_tensor(name)]) for name, each in found.items()
-            }
-    gap, steps = found["gap"], found["steps"]
-    told: dict[str, float | int | None] = {"n_images": len(gap), "tolerance": tolerance}
-    for name, values in {"": gap[~np.isnan(gap)], "steps_": steps}.items():
-        known = len(values) > 0
-        told[f"{name}median"] = float(np.median(values)) if known else None
-        told[f"{name}p95"] = float(np.percentile(values, 95)) if known else None
-        if not name:
-            told["share_over_tolerance"] = float((values > tolerance).mean()) if known else None
-    return told
+            classes = np.array(json.loads(file.metadata()["card"])["classes"], object)
+            told = {name: file.get_tensor(name) for name in ("target", "gap", "steps")}
+            parts.append(pd.DataFrame(told).assign(target=classes[told["target"]]))
+    found = pd.concat(parts, ignore_index=True)
+
+    def figures(gap: pd.Series) -> dict[str, float | None]:
+        known = gap.dropna()
+        return {
+            "median": float(known.median()) if len(known) else None,
+            "p95": float(known.quantile(0.95)) if len(known) else None,
+            "share_over_tolerance": float((known > tolerance).mean()) if len(known) else None,
+        }
+
+    steps = figures(found["steps"].astype(float))
+    return {
+        "n_images": len(found),
+        "tolerance": tolerance,
+        **figures(found["gap"].astype(float)),
+        "steps_median": steps["median"],
+        "steps_p95": steps["p95"],
+        "classes": [
+            {"target": target, "n_images": len(gap), **figures(gap)}
+            for target, gap in found.groupby("target", sort=True)["gap"]
+        ],
+    }
 
 
 def image_ids(path: str | Path) -> list[str]:

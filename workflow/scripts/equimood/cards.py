@@ -119,10 +119,16 @@ def model_limits(stated: Mapping[str, Any]) -> list[str]:
     if unbeaten:
         titles = [PREDICTORS.get(name, name).lower() for name in unbeaten]
         found.append(f"The model is not shown to be better than: {_names(titles)}.")
-    if stated["n_explained"] and stated["share_rough"] > MANY_ROUGH_MAPS:
+    rough = [
+        f"{of['share_over_tolerance']:.0%} of those of {as_written(of['target'])}"
+        for of in stated["gaps_by_class"]
+        if (of["share_over_tolerance"] or 0) > MANY_ROUGH_MAPS
+    ]
+    if rough:
         found.append(
-            f"{stated['share_rough']:.0%} of the explanations miss the score's change by more than "
-            f"{stated['tolerance']:.0%}: take single maps with care."
+            f"Explanations that miss the score's change by more than {stated['tolerance']:.0%}: "
+            f"{', '.join(rough)}. Take single maps of {'it' if len(rough) == 1 else 'them'} with "
+            "care."
         )
     found.append("What a prediction rests on is what the model used, not what the horse felt.")
     return found

@@ -162,6 +162,7 @@ def facts(
         "n_explained": gaps["n_images"],
         "median_gap": gaps["median"],
         "share_rough": gaps["share_over_tolerance"],
+        "gaps_by_class": gaps["classes"],
         "explained": trust_pages.stated(trusted) if trusted else None,
         "n_tested": trusted["n_images"] if trusted else 0,
         "python": made["python"],

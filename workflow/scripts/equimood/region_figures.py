@@ -127,7 +127,8 @@ def _legend(causes: bool, expected: bool) -> list[Line2D]:
     marks = [
         line("more than its area and than random weights,\nafter correction", marker="o",
              markersize=5),
-        line("not shown to be", marker="o", markersize=5, markerfacecolor="white"),
+        line("hollow, dot or cross: not shown to be", marker="o", markersize=5,
+             markerfacecolor="white"),
         line("speaks against the class on the whole", marker="X", markersize=6.5),
         line("same network, random weights", color=GREY, marker="|", markersize=7,
              markeredgewidth=1.6),

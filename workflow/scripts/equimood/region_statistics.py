@@ -24,7 +24,8 @@ Scores = Iterable[pd.DataFrame]
 
 KEYS = ["model", "view", "target", "region"]
 SUMMARY = [*KEYS, "n_images", "n_horses", "enrichment", "low", "high"]
-MORE = ["signed", "top_rate", "overlap", "p_area", "p_random", "verdict"]
+PLAIN = ["signed", "top_rate", "top_net_rate", "overlap"]  # means without an interval
+MORE = [*PLAIN, "p_area", "p_random", "verdict"]
 PAIRED = ["n_paired", "paired", "random"]
 """Images with a control in which the region is seen twice, and the sums of both enrichments."""
 
@@ -47,14 +48,15 @@ def summarise(sums: pd.DataFrame, n_bootstrap: int, confidence: float, seed: int
     -------
     Columns SUMMARY and MORE. ``signed``: the mean of all attribution inside, in logits, below 0
     where the region speaks against the class on the whole; ``top_rate``: the share of images in
-    which the region comes first of its level; ``overlap``: the mean. ``p_area`` and
-    ``p_random``, of the trained model, are from ``region_tests.p_of_ratio``: the mean against 1,
-    and against that of random weights on the control images. Holm (1979) corrects them for all
-    regions of a level and all classes in a view. ``verdict`` says them in words.
+    which the region comes first of its level, ``top_net_rate``: in which it does by attribution on
+    the whole; ``overlap``: the mean. ``p_area`` and ``p_random``, of the trained model, are from
+    ``region_tests.p_of_ratio``: the mean against 1, and against that of random weights on the
+    control images. Holm (1979) corrects them for all regions of a level and all classes in a view.
+    ``verdict`` says them in words.
     """
     if sums.empty:
         return pd.DataFrame(columns=[*SUMMARY, *MORE])
-    figures = {"enrichment": POSITIVE, "signed": None, "top_rate": None, "overlap": None}
+    figures = {"enrichment": POSITIVE, **dict.fromkeys(PLAIN)}
     found = over_horses(sums, KEYS, figures, n_bootstrap, confidence, seed)
     found = found.rename(columns={"enrichment_low": "low", "enrichment_high": "high"})
     trained = sums[sums["model"] == "trained"]
@@ -72,8 +74,8 @@ def per_horse(scores: Scores) -> pd.DataFrame:
 
     Returns
     -------
-    KEYS, fold, horse, ``n_images``; the sums of enrichment, signed, top_rate (how often the region
-    had rank 1) and overlap; PAIRED.
+    KEYS, fold, horse, ``n_images``; the sums of enrichment, signed, top_rate and top_net_rate (how
+    often the region had rank and net_rank 1) and overlap; PAIRED.
     """
     parts = []
     for part in scores:
@@ -86,12 +88,13 @@ def per_horse(scores: Scores) -> pd.DataFrame:
             summed(
                 seen.assign(
                     top_rate=seen["rank"] == 1,
+                    top_net_rate=seen["net_rank"] == 1,
                     n_paired=paired,
                     paired=np.where(paired, seen["enrichment"], 0),
                     random=np.where(paired, again, 0),
                 ),
                 [*KEYS, "fold"],
-                ["enrichment", "signed", "top_rate", "overlap", *PAIRED],
+                ["enrichment", *PLAIN, *PAIRED],
             )
         )
     return total(parts, [*KEYS, "fold"])
@@ -280,27 +283,31 @@ def causal(
     Returns
     -------
     Columns SUMMARY, and ``top_rate`` (images in which the causal region comes first of its level)
-    with ``top_low`` and ``top_high``; per class and for all of them together (``target`` and
+    with ``top_low`` and ``top_high``, ``top_net_rate`` (in which it does on the whole) with
+    ``top_net_low`` and ``top_net_high``; per class and for all of them together (``target`` and
     ``region`` "all"). ``instead``: the other regions that were, with their shares.
     """
     parts, winners = [], []
     for part in scores:
         cause = part["target"].map(causes)
         known = part["correct"].astype(bool) & cause.notna() & part["enrichment"].notna()
-        each = part[known & (part["region"] == cause)].assign(top_rate=lambda own: own["rank"] == 1)
+        each = part[known & (part["region"] == cause)]
+        each = each.assign(top_rate=each["rank"] == 1, top_net_rate=each["net_rank"] == 1)
         each = pd.concat([each, each.assign(target="all", region="all")])
-        parts.append(summed(each, KEYS, ["enrichment", "top_rate"]))
+        parts.append(summed(each, KEYS, ["enrichment", "top_rate", "top_net_rate"]))
         level = part["region"].map(level_of) == cause.map(level_of, na_action="ignore")
         shown = part["image_id"].isin(each["image_id"])
-        won = part[known & level & shown & (part["rank"] == 1) & (part["region"] != cause)]
+        other = (part["region"] != cause) & ~part["region"].isin(CONTAINERS)
+        won = part[known & level & shown & other & (part["rank"] == 1)]
         winners.append(
             pd.concat([won, won.assign(target="all")])[["model", "view", "target", "region"]]
         )
     sums = total(parts, KEYS)
-    columns = [*SUMMARY, "top_rate", "top_low", "top_high", "instead"]
+    columns = [*SUMMARY, "top_rate", "top_low", "top_high"]
+    columns += ["top_net_rate", "top_net_low", "top_net_high", "instead"]
     if sums.empty:
         return pd.DataFrame(columns=columns)
-    figures = {"enrichment": POSITIVE, "top_rate": UNIT}
+    figures = {"enrichment": POSITIVE, "top_rate": UNIT, "top_net_rate": UNIT}
     found = over_horses(sums, KEYS, figures, n_bootstrap, confidence, seed)
     counts = pd.concat(winners).value_counts().reset_index()
     instead: list[dict[str, float]] = []
@@ -311,6 +318,7 @@ def causal(
         columns={
             "enrichment_low": "low", "enrichment_high": "high",
             "top_rate_low": "top_low", "top_rate_high": "top_high",
+            "top_net_rate_low": "top_net_low", "top_net_rate_high": "top_net_high",
         }
     )[columns]  # fmt: skip
 

@@ -320,20 +320,20 @@ def table(
     scores["share"] = scores["positive"] / np.where(whole > 0, whole, np.nan)
     scores["visible"] = scores["area"].notna()
     scores["enrichment"] = scores["share"] / scores["area"]
-    speaks = scores["signed"].to_numpy() > 0
-    enrichment = scores["enrichment"].to_numpy()
-    # What speaks against the class comes after all that speaks for it: below 0.
-    order = np.where(speaks, 1 + enrichment, -1 / (1 + enrichment))
-    scores["rank"] = _ranks(order.reshape(-1, max(1, n_regions)), regions)
+    for rank, figure in (
+        ("rank", scores["enrichment"]),
+        ("net_rank", scores["signed"] / scores["area"]),
+    ):
+        scores[rank] = _ranks(figure.to_numpy().reshape(-1, max(1, n_regions)), regions)
     why = scores["missing"].fillna(1).astype(int)
     scores["missing"] = np.array([None, *NOT_SEEN], object)[why]
     return scores[REGION_SCORES.names]
 
 
-def _ranks(order: np.ndarray, regions: Sequence[str]) -> np.ndarray:
+def _ranks(figure: np.ndarray, regions: Sequence[str]) -> np.ndarray:
     """Rank (n_images, n_regions) by row within each level: 1 the highest, equal ones alike."""
-    ranks = np.full(order.shape, np.nan)
+    ranks = np.full(figure.shape, np.nan)
     level = np.array([level_of(name) for name in regions])
     for own in (level == each for each in np.unique(level)):
-        ranks[:, own] = rankdata(-order[:, own], "min", axis=1, nan_policy="omit")
+        ranks[:, own] = rankdata(-figure[:, own], "min", axis=1, nan_policy="omit")
     return ranks.ravel()

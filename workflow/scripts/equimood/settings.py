@@ -788,9 +788,9 @@ def check_paths(study: Settings) -> None:
                 f"{key}: found {path!r}; Snakemake takes braces for a wildcard: rename it without"
             )
     photographs, new = study.data.images, study.predict.images
-    codes = study.data.codes
-    if codes and not Path(codes).is_file():
-        lines.append(f"data.codes: no such file {codes}; write the path of your table")
+    for key in ("data.annotations", "data.regions", "data.codes", "predict.regions"):
+        if named[key] and not Path(named[key]).is_file():
+            lines.append(f"{key}: no such file {named[key]}; write the path of your table")
     if photographs and not Path(photographs).is_dir():
         lines.append(f"data.images: no such folder {photographs}; write the folder of pictures")
     for name in study.searched_backbones:

@@ -279,18 +279,25 @@ def most_enriched(summary: pd.DataFrame) -> list[dict[str, Any]]:
         for the class, with its ``leading_enrichment``.
     region : that of the overview with the largest ``share`` of the class's images in which it
         comes first.
-    outside : that of those that are no part of the horse (tack, human, object, background), with
-        its ``outside_share``; ``named``: whether that is the case in most images.
+    outside : of what is no part of the horse (tack, human, object, background), that with the
+        largest ``outside_share`` of images in which it comes first on the whole, what speaks
+        against the class taken off; ``named``: whether that is the case in most images.
+    most_net : what is no part of the horse and has on the whole more of the score (``signed``) than
+        any region of the horse; else None.
     """
     trained = summary[summary["model"] == "trained"]
     found = []
     for (view, target), every in trained.groupby(["view", "target"], sort=True):
         rows = every[every["region"].isin(ROWS)]
         first = rows[rows["signed"] > 0].nlargest(1, "enrichment")
+        most = rows[rows["signed"] > 0].nlargest(1, "signed")["region"]
         # Of an image in which a region is not seen, another one comes first.
         n_images = int(rows["n_images"].max())
-        shares = (rows["top_rate"] * rows["n_images"] / n_images).set_axis(rows["region"])
-        outside = shares[shares.index.isin(ROLLUPS["context"]) & (shares > 0)]
+        shares, net = (
+            (rows[rate] * rows["n_images"] / n_images).set_axis(rows["region"])
+            for rate in ("top_rate", "top_net_rate")
+        )
+        outside = net[net.index.isin(ROLLUPS["context"]) & (net > 0)]
         found.append({
             "view": view,
             "target": target,
@@ -302,5 +309,6 @@ def most_enriched(summary: pd.DataFrame) -> list[dict[str, Any]]:
             "outside": outside.idxmax() if len(outside) else None,
             "outside_share": float(outside.max()) if len(outside) else 0.0,
             "named": bool(len(outside) and outside.max() > MOST),
+            "most_net": next(iter(most[most.isin(ROLLUPS["context"])]), None),
         })  # fmt: skip
     return found

@@ -51,8 +51,10 @@ doubtful otherwise; few photographs leave more in doubt (<code>explanation_tests
 {% endif %}{% endfor %}<h2>The curves</h2>
 <img alt="Probability of the answer while cells are covered or shown, and likeness of the map after randomisation" src="data:image/png;base64,{{ figure }}">
 {% if enriched %}<h2>Does it look at the horse?</h2>
-<p>The region that most often comes first in a photograph (of those that on the whole speak for the
-class, the one with the most attribution for its area), over all photographs explained. Where that is tack, a human, an object or the background in most
+<p>The region that most often comes first in a photograph (that with the most of what speaks for the
+class for its area), over all photographs explained; and, of what is no part of the horse, that which
+most often comes first on the whole: with the most attribution for its area when what speaks against
+the class is taken off. Where that is tack, a human, an object or the background in most
 photographs of a class, the model may tell the class by it, and the first page says so; unless the
 region overlaps the horse.</p>
 <table>
@@ -115,6 +117,7 @@ def stated(found: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "outside": [row for row in found["most_enriched"] if row["named"]],
         "leading": [row for row in found["most_enriched"] if row["leading"]],
+        "most_net": [row for row in found["most_enriched"] if row["most_net"]],
     }
 
 
