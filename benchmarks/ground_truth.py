@@ -114,8 +114,8 @@ def main() -> None:
                 if not drawn.exists():
                     draw(drawn, row, asked.threads)
                 began = time.perf_counter()
-                print(f"{row.name}: {measured(row, drawn, backbone, study, asked.each)} "
-                      f"({time.perf_counter() - began:.0f} s)", flush=True)  # fmt: skip
+                told = measured(row, drawn, backbone, study, asked.each)
+                print(f"{row.name} ({time.perf_counter() - began:.0f} s): {told}", flush=True)
 
 
 def draw(folder: Path, row: Row, workers: int) -> None:
@@ -129,7 +129,7 @@ def draw(folder: Path, row: Row, workers: int) -> None:
 def measured(
     row: Row, drawn: Path, backbone: backbones.Backbone, study: settings.Settings, each: int
 ) -> str:
-    """Explain right answers, and say how often the cause came first, by class and of all."""
+    """Explain right answers; a line says how often the cause came first, of each class and all."""
     photos, given, pixels, affines = seen(row, drawn, backbone, study)
     explain = settings.Explain(**study.explain.model_dump() | row.explain)
     causes = region_statistics.read_causes(drawn / "causes.csv")
@@ -166,17 +166,21 @@ def measured(
     top = region_statistics.causal(
         parts, causes, study.evaluate.n_bootstrap, study.evaluate.confidence, 0
     )
-    told = [
-        f"{one['target']} {100 * one['top_rate']:.0f} % [{100 * one['top_low']:.0f}, "
-        f"{100 * one['top_high']:.0f}] of {one['n_images']:.0f}"
-        for one in top.to_dict("records")
-    ]
-    enrichment = top.set_index("target").loc["all", "enrichment"]
     accuracy = balanced_accuracy_score(truth, predicted.astype(str))
-    return (
-        f"{', '.join(told)}; enrichment in the cause {enrichment:.1f}; balanced accuracy "
-        f"{accuracy:.2f}"
-    )
+    told = [f"balanced accuracy {accuracy:.2f}"]
+    for one in top.to_dict("records"):
+        first, net = (
+            f"{100 * one[rate]:.0f} % [{100 * one[low]:.0f}, {100 * one[high]:.0f}]"
+            for rate, low, high in (
+                ("top_rate", "top_low", "top_high"),
+                ("top_net_rate", "top_net_low", "top_net_high"),
+            )
+        )
+        told.append(
+            f"    {one['target']:8} first in {first} of {one['n_images']:.0f}, on the whole in "
+            f"{net}; enrichment {one['enrichment']:.1f}; else {one['instead']}"
+        )
+    return "\n".join(told)
 
 
 def fitted(
