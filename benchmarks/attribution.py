@@ -8,8 +8,8 @@
 
 ``speed``: the reference is captum's IntegratedGradients called image by image with 50 steps, its
 default rule, on the network as timm makes it. Equimood is asked for a gap no larger than the 95th
-percentile of the reference's. The floor is as many forward and backward passes to the input, in
-chunks of the same shape, and nothing else. The three take turns; medians are printed. With random
+percentile of the reference's, or than ROUNDING, which float32 alone makes. The floor is as many
+forward and backward passes to the input, in chunks of the same shape, and nothing else. The three take turns; medians are printed. With random
 weights the network's last layers are curved by ``--gain`` (below). ``gaps``: completeness against
 evaluations, of uniform Gauss-Legendre and of refinement, on photographs or drawn noise.
 """
@@ -28,6 +28,7 @@ from equimood import backbones, devices, images, integrated_gradients, settings
 from torch import Tensor, nn
 
 N_CLASSES = 4
+ROUNDING = 1e-5
 
 
 class Model(nn.Module):
@@ -140,8 +141,8 @@ def speed(model: Model, pixels: Tensor, target: Tensor, asked: argparse.Namespac
     missed = (captum().double().sum((1, 2, 3)) - change).abs() / change.abs().clamp(min=0.1)
     limit = float(np.percentile(missed.cpu(), 95))
     chosen = settings.Explain(
-        n_steps=asked.n_steps, max_steps=asked.max_steps, tolerance=min(1.0, limit),
-        batch_size=asked.batch,
+        n_steps=asked.n_steps, max_steps=asked.max_steps, batch_size=asked.batch,
+        tolerance=min(1.0, max(limit, ROUNDING)),
     )  # fmt: skip
 
     def ours() -> integrated_gradients.Integrated:

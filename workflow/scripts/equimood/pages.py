@@ -14,7 +14,7 @@ _PAGE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 p, li { max-width: 46rem; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+table { display: block; overflow-x: auto; border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .9rem; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
 img { max-width: 100%; }
 </style>
