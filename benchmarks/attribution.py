@@ -9,9 +9,10 @@
 ``speed``: the reference is captum's IntegratedGradients called image by image with 50 steps, its
 default rule, on the network as timm makes it. Equimood is asked for a gap no larger than the 95th
 percentile of the reference's, or than ROUNDING, which float32 alone makes. The floor is as many
-forward and backward passes to the input, in chunks of the same shape, and nothing else. The three take turns; medians are printed. With random
-weights the network's last layers are curved by ``--gain`` (below). ``gaps``: completeness against
-evaluations, of uniform Gauss-Legendre and of refinement, on photographs or drawn noise.
+forward and backward passes to the input, in chunks of the same shape, and nothing else. The three
+take turns; medians are printed. With random weights the network's last layers are curved by
+``--gain`` (below). ``gaps``: completeness against evaluations, of uniform Gauss-Legendre and of
+refinement, on photographs or drawn noise.
 """
 
 import argparse

@@ -55,6 +55,7 @@ def found():
     by_class = [{"target": "alarmed", "share_over_tolerance": 0.31},
                 {"target": "relaxed", "share_over_tolerance": None}]  # fmt: skip
     gaps = {"n_images": 77, "median": 0.021, "share_over_tolerance": 0.22, "classes": by_class}
+    checks = {"n_photos": 77, "gaps": gaps}
     compared = {
         "n_compared": 3, "budget": [4],
         "best": {"name": "drawn on whole + head", "value": "0.81 [0.70, 0.90]"},
@@ -63,6 +64,6 @@ def found():
     return {
         "study": config, "images": images, "splits": splits, "quarantine": refused,
         "bests": [best, best, other, best], "metrics": judged.metrics, "comparison": compared,
-        "calibration": sure, "audit": [], "gaps": gaps, "agreement": {"n_photos": 0},
+        "calibration": sure, "audit": [], "checks": checks, "agreement": {"n_photos": 0},
         "ceiling": {"n_raters": 0},
     }  # fmt: skip

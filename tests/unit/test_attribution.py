@@ -497,7 +497,7 @@ def test_references_are_of_the_class_and_of_other_horses_than_the_explained(stud
         assert f"horse{fold}" not in set(rows["horse"])
     few = references.gather(catalogue, SPLITS, neutral(n_references=1), "images", 1)
     assert found.key("0") != found.key("1") and found.key("0") != few.key("0")
-    final = references.gather(catalogue, None, neutral(n_references=3), "images", 1)
+    final = references.gather(catalogue, None, neutral(n_references=3, n_steps=12), "images", 1)
     assert set(final.photographs["final"]["horse"]) == {"horse0", "horse1", "horse2"}
     with pytest.raises(UserError, match="no photograph of 'neutral' among the horses"):
         references.gather(catalogue[catalogue["horse"] == "horse0"], SPLITS, neutral(), "", 1)
@@ -511,8 +511,10 @@ def test_another_baseline_asks_the_same_question_of_other_photographs(study):
     for fold, rows in needed.photographs.items():
         assert rows["photo_id"].nunique() == 1
         assert not set(rows["photo_id"]) & set(own.photographs[fold]["photo_id"])
-    enough = references.choose(catalogue, "neutral", 10**6, 1, skip=10**6)
-    assert enough["photo_id"].nunique() == (catalogue["label"] == "neutral").sum() / 2
+        assert needed.enough(fold, 1)
+    assert references.choose(catalogue, "neutral", 10**6, 1, skip=10**6).empty
+    _, lacking = references.another(catalogue, SPLITS, neutral(n_references=4, n_steps=16), "images", 1)
+    assert not any(lacking.enough(fold, 4) for fold in lacking.photographs)
 
     other, needed = references.another(catalogue, SPLITS, explain(), "images", 1)
     assert other.baseline == "mean" and needed.colour is not None

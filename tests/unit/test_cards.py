@@ -125,26 +125,17 @@ def test_a_failed_test_of_the_explanations_stands_at_the_top_of_the_first_page(s
         return re.sub(r"<[^>]+>", "", publish_parts(rendered, writer_name="html")["html_body"])
 
     assert "Explanations:" not in shown()  # not tested
-    leading = [
-        {
-            "target": "annoyed",
-            "view": "whole",
-            "leading": "neck_posture",
-            "leading_enrichment": 3.14,
-        },
-        {"target": "neutral", "view": "whole", "leading": "eyes", "leading_enrichment": 9.0},
-    ]
-    stated |= {"baseline": "neutral", "neutral": "neutral", "n_explained": 200}
+    leading = [{
+        "target": "annoyed", "view": "whole", "leading": "neck_posture", "leading_enrichment": 3.14,
+    }]  # fmt: skip
+    stated |= {"baseline": "neutral", "n_explained": 200}
     stated["explained"] = {
         "summary": "7 of 7 tests passed.", "failed": [], "outside": [], "leading": leading,
-        "most_net": [{"target": of, "view": "whole", "most_net": "background"}
-                     for of in ("annoyed", "neutral")],
+        "most_net": [{"target": "annoyed", "view": "whole", "most_net": "background"}],
     }  # fmt: skip
-    assert (
-        "neck posture of annoyed in view whole (3.1 times the area's share). 200 photo" in shown()
-    )
-    assert "9.0 times" not in shown()  # nothing is asked of the class compared with
-    assert shown().count("more lies in background than in any region of the horse: compared") == 1
+    assert "neck posture of annoyed in view whole (3.1 times its area's share)." in shown()
+    assert "200 photographs were explained. What" in shown()
+    assert "more lies in background than in any region of the horse: compared" in shown()
     assert "Explanations: 7 of 7 tests passed." in shown()
     card = pages.from_markdown(cards.model_card(stated, CARD), "demo")
     assert "<p>Explanations of the judged models: 7 of 7 tests passed.</p>" in card

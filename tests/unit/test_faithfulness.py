@@ -128,10 +128,15 @@ def test_hiding_a_region_of_a_linear_model_takes_its_attribution():
     model, views, starts, target = linear(2)
     whose = torch.tensor([0, 0, 1, 2, 2, 2])
     masks = [torch.rand(6, SIDE, SIDE, generator=source(i)) for i in range(2)]
-    found = faithfulness.drops(model, views, starts, target, whose, masks, 4)
+    found = faithfulness.drops(model, views, starts, target, None, whose, masks, 4)
     maps = model.maps(views, starts)
     inside = sum((m[whose] * mask).sum((1, 2)) for m, mask in zip(maps, masks, strict=True))
     assert torch.allclose(found, inside, atol=1e-4)
+    other = 1 - target  # whose logit is 0 throughout
+    contrast = faithfulness.drops(model, views, starts, target, other, whose, masks, 4)
+    assert torch.allclose(contrast, inside, atol=1e-4)
+    turned = faithfulness.drops(model, views, starts, other, target, whose, masks, 4)
+    assert torch.allclose(turned, -inside, atol=1e-4)
     assert faithfulness.rank_correlation(found[None].numpy(), inside[None].numpy())[0] == 1
 
 

@@ -193,9 +193,9 @@ class Short(nn.Module):
         return self.model(view)
 
 
-@pytest.mark.parametrize("method", ["integrated_gradients", "captum"])
+@pytest.mark.parametrize("method", ["integrated_gradients", "captum", "occlusion"])
 def test_where_memory_is_short_it_goes_on_in_halves_and_says_so(networks, caplog, method):
-    model, views, target = networks["test_resnet"], pixels(2), torch.tensor([0, 1])
+    model, views, target = networks["test_resnet"], pixels(8), torch.arange(8) % 3
     asked = explain(batch_size=8, method=method)
     whole = integrated_gradients.integrate(model, [views], target, asked)
     chunk, short = Chunk(8), Short(model, 2)
@@ -319,3 +319,23 @@ def test_an_image_that_may_have_no_more_points_keeps_the_rule_of_high_order(netw
     found = integrated_gradients.integrate(*given, explain(tolerance=0, n_steps=24, max_steps=24))
     assert found.rules[0][0].weights == pytest.approx(quadrature.lobatto(24).weights)
     assert found.gap.max() < 1e-4
+
+
+def test_where_paths_meet_the_network_is_evaluated_once():
+    class Counted(Quadratic):
+        rows = 0
+
+        def forward(self, *views):
+            self.rows += len(views[0])
+            return super().forward(*views)
+
+    model, images, starts = Counted(), pixels(4), pixels(3, seed=2)
+    target = torch.tensor([0, 1, 0, 1])
+    chosen = explain(baseline="neutral", neutral="calm", n_references=3, n_steps=12, batch_size=1)
+    found = integrated_gradients.integrate(model, [images], target, chosen, [starts])
+    between = 4 * 3 * 2
+    assert model.rows == 4 + 3 * 2 + between  # images; references for each of two classes
+    assert found.steps.tolist() == [12] * 4
+    expected = ((images[:, None] + starts) * (images[:, None] - starts)).sum(2).mean(1)
+    expected = expected * torch.tensor([1, 0.5, 1, 0.5]).view(-1, 1, 1)  # gradients are linear
+    assert torch.allclose(found.maps[0], expected, atol=1e-5)

@@ -1,13 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from equimood import figures, region_figures, tables
+from equimood import figures, region_figures, region_statistics, tables
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgba
 from matplotlib.markers import MarkerStyle
 
 CLASSES = ["neutral", "alarmed"]
-TOLD = region_figures.TOLD
+TOLD = region_statistics.MORE_THAN_BOTH
 
 
 def summary():

@@ -60,7 +60,8 @@ def test_summaries_are_the_same_however_the_images_are_shared_out():
 
 def test_a_region_is_on_top_where_its_rank_is_1():
     frame = scores(*[("h", "alarmed", name, 1.0) for name in ("eyes", "eyes", "ears", "eyes")])
-    frame["rank"], frame["net_rank"] = [1, 2, 1, 1], [2, 2, 2, 1]
+    frame["rank"], frame["net_rank"] = [1, 2, 1, 1], [2, 1, 1, 1]
+    frame["signed"] = [1, -1, -1, 1]  # what speaks against the class is no evidence for it
     found = summarise([frame], 100, 0.9, 1).set_index("region")
     assert found["top_rate"].to_dict() == {"eyes": pytest.approx(2 / 3), "ears": 1}
     assert found["top_net_rate"].to_dict() == {"eyes": pytest.approx(1 / 3), "ears": 0}
@@ -98,7 +99,7 @@ def test_the_causal_region_is_on_top_or_another_of_its_level_is_named():
     frame = scores(*rows)
     frame["image_id"] = np.repeat(list("abcd"), 3)
     frame["rank"] = [1, 2, 1, 1, 2, 1, 2, 1, 1, 1, 2, 1]
-    frame["net_rank"] = [2, 1, 1, 2, 1, 1, 1, 2, 1, 2, 1, 1]
+    frame["net_rank"], frame["signed"] = [2, 1, 1, 2, 1, 1, 1, 2, 1, 2, 1, 1], 1
     wrong = frame.assign(correct=False, image_id="x")
     found = region_statistics.causal([frame, wrong], {"alarmed": "eyes"}, 200, 0.9, 1)
     assert found["target"].tolist() == ["alarmed", "all"]

@@ -117,8 +117,9 @@ def summary(*rows):
     rated = pd.DataFrame(rows, columns=columns)
     net = rated["top_rate"].where(rated["region"] != "ears", 0.5)
     return rated.assign(
-        top_net_rate=net, enrichment=1.0 + rated["top_rate"], signed=rated["top_rate"] - 0.5
-    )
+        top_net_rate=net, enrichment=1.0 + rated["top_rate"], signed=rated["top_rate"] - 0.5,
+        verdict="more than its area, more than random weights",
+    )  # fmt: skip
 
 
 def test_a_region_outside_the_horse_is_named_when_most_images_of_a_class_rest_on_it():
@@ -147,6 +148,15 @@ def test_a_region_outside_the_horse_is_named_when_most_images_of_a_class_rest_on
     assert (annoyed["leading"], annoyed["leading_enrichment"]) == ("object", 2.0)
     assert (annoyed["most_net"], relaxed["most_net"]) == ("object", None)
     assert (relaxed["leading"], head["leading"]) == ("mouth", None)  # which speaks against it
+
+
+def test_a_rare_region_leads_nothing_and_the_head_counts_as_the_horse():
+    seldom, often, background = ("human", 1, 0.9), ("head", 200, 0.8), ("background", 200, 0.7)
+    rows = [("trained", "whole", "calm", *row) for row in (seldom, often, background)]
+    (found,) = trust.most_enriched(summary(*rows))
+    assert (found["leading"], found["region"], found["most_net"]) == ("head", "head", None)
+    doubted = summary(*rows).assign(verdict="more than its area, not told from random weights")
+    assert trust.most_enriched(doubted)[0]["leading"] is None
 
 
 def test_a_study_without_regions_names_none():

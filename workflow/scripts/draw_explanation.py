@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pandas as pd
 from equimood import (
     attribution,
     contact_sheets,
@@ -18,7 +17,7 @@ from equimood import (
 logs.start(snakemake.log[0])
 params, given, drawn = snakemake.params, snakemake.input, snakemake.output
 colormap, formats = params.figures["colormap"], ["png", *params.figures["formats"]]
-classes, summary = params.classes, pd.read_csv(given.summary)
+classes, summary = params.classes, region_statistics.read_summary(given.summary)
 known = examples.read(
     given.predictions, given.images, given.maps, given.scores, given.cards, given.backbones,
     params.images_dir,

@@ -25,13 +25,14 @@ files.write_text(made.ethogram, agreement.to_csv(index=False))
 seen = statistics.seen(scores())
 statistics.tell_missing(seen)
 checks = {
+    "n_photos": len({photo for part in scores() for photo in part["photo_id"]}),
     "gaps": attribution.gaps(snakemake.input.maps, params.tolerance),
-    "regions": seen.to_dict(orient="records"),
+    "regions": statistics.records(seen),
     "stability": stability.in_words(folds),
     "ethogram": ethogram.in_words(agreement),
 }
 if snakemake.input.causes:
     causes = statistics.read_causes(snakemake.input.causes)
     table = statistics.causal(scores(), causes, **params.bootstrap)
-    checks["causes"] = table.to_dict(orient="records")
+    checks["causes"] = statistics.records(table)
 files.write_json(made.checks, checks)

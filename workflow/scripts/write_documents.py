@@ -15,7 +15,7 @@ stated = methods.facts(
     quarantine,
     [files.read_yaml(path) for path in source.best],
     **{name: files.read_json(source[name]) for name in found},
-    gaps=files.read_json(source.checks)["gaps"],
+    checks=files.read_json(source.checks),
     trusted=files.read_json(source.tests) if source.tests else None,
     explored=[files.read_yaml(path) for path in source.transfer],
 )

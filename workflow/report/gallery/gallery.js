@@ -19,6 +19,8 @@
       view.top = view.regions.reduce((best, row) => (best && best[1] >= row[1] ? best : row), null)?.[0];
     }
   }
+  // Occlusion and Grad-CAM need not add up to anything.
+  const completeness = ({ gap }) => (gap === null ? "none" : gap <= tolerance ? "exact" : "rough");
   const distinct = (values) => [...new Set(values)];
   const views = distinct(photos.flatMap((photo) => photo.views.map((view) => view.view)));
   const shown = (photo) => photo.views.find((view) => view.view === state.view) ?? photo.views.at(-1);
@@ -111,8 +113,7 @@
     tally("region", (photo) => shown(photo).top ?? [], (n) =>
       [...n.keys()].map((name) => [name, named(name)]).sort((a, b) => compare(a[1], b[1])));
     const limit = { tolerance: percent1.format(tolerance) };
-    tally("gap", (photo) => (photo.gap <= tolerance ? "exact" : "rough"),
-      () => ["exact", "rough"].map((key) => [key, say(key, limit)]));
+    tally("gap", completeness, () => ["exact", "rough", "none"].map((key) => [key, say(key, limit)]));
     const keys = ["confidence", "error", "gap", "predicted", "truth", "horse", "region"];
     choices("sort", keys.map((key) => [key, say(key)]));
     choices("view", views.map((view) => [view, named(view)]));
@@ -147,7 +148,7 @@
       same(state.predicted, photo.predicted) && same(state.truth, photo.truth) &&
       same(state.horse, photo.horse) && same(state.region, shown(photo).top) &&
       (state.outcome === "" || (state.outcome === "unlike" ? photo.unlike : state.outcome === photo.outcome)) &&
-      (state.gap === "" || (state.gap === "exact") === (photo.gap <= tolerance)) &&
+      same(state.gap, completeness(photo)) &&
       photo.confidence >= low - 0.005 && photo.confidence <= high + 0.005 && photo.searched.includes(text));
     const key = {
       region: (photo) => named(shown(photo).top ?? ""), horse: (photo) => photo.horse,

@@ -41,23 +41,53 @@ def explain(
     Per view (n, h, w); the score's change from the baseline (n,), NaN for Grad-CAM; and the
     evaluations of the model for each image.
     """
-    if method == "gradcam":
-        return grad_cam(model, views, target, against), torch.full((len(target),), torch.nan), 1
-    of_all = [[each[j : j + 1].expand_as(view) for view, each in zip(views, starts, strict=True)]
-              for j in range(len(starts[0]))] if shared else [list(starts)]  # fmt: skip
-    n_points = max(2, n_steps // len(of_all))
-    while True:
+    parts: list[tuple[tuple[Tensor, ...], Tensor]] = []
+    done = steps = 0
+    while done < len(target):
+        rows = slice(done, done + chunk.rows)
+        of_all = (
+            [[s[j : j + 1].expand_as(v[rows]) for v, s in zip(views, starts, strict=True)]
+             for j in range(len(starts[0]))]
+            if shared else [[each[rows] for each in starts]]
+        )  # fmt: skip
+        asked = target[rows], None if against is None else against[rows]
         try:
-            with devices.autocast(target.device):
-                parts = [
-                    integrated(model, views, own, target, against, n_points, chunk.rows)
-                    if method == "captum"
-                    else occluded(model, views, own, target, against)
-                    for own in of_all
-                ]
-            break
+            found = _explained(
+                model, tuple(view[rows] for view in views), of_all, *asked, method, n_steps
+            )
         except torch.OutOfMemoryError as error:
             chunk.halve(error)
+            found = None
+        if found:  # else the error, and what it held, is gone here
+            parts.append(found[:2])
+            steps = found[2]
+            done = rows.stop
+        elif torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    maps, changes = zip(*parts, strict=True)
+    return tuple(map(torch.cat, zip(*maps, strict=True))), torch.cat(changes), steps
+
+
+def _explained(
+    model: Any,
+    views: tuple[Tensor, ...],
+    of_all: Sequence[Sequence[Tensor]],
+    target: Tensor,
+    against: Tensor | None,
+    method: str,
+    n_steps: int,
+) -> tuple[tuple[Tensor, ...], Tensor, int]:
+    """Explain what goes through the network together; ``of_all``: each start, per view."""
+    if method == "gradcam":
+        return grad_cam(model, views, target, against), torch.full((len(target),), torch.nan), 1
+    n_points = max(2, n_steps // len(of_all))
+    with devices.autocast(target.device):
+        parts = [
+            integrated(model, views, own, target, against, n_points)
+            if method == "captum"
+            else occluded(model, views, own, target, against)
+            for own in of_all
+        ]
     with torch.no_grad():
         whole = score(model, views, target, against)
         begun = torch.stack([score(model, own, target, against) for own in of_all]).mean(0)
@@ -74,11 +104,10 @@ def integrated(
     target: Tensor,
     against: Tensor | None,
     n_points: int,
-    rows: int,
 ) -> tuple[tuple[Tensor, ...], int]:
     """Captum's Integrated Gradients: per view (n, h, w), and the evaluations for each image."""
     found = IntegratedGradients(_scorer(model, against is not None)).attribute(
-        views, tuple(starts), n_steps=n_points, internal_batch_size=max(len(target), rows),
+        views, tuple(starts), n_steps=n_points, internal_batch_size=len(target),
         additional_forward_args=_asked(target, against),
     )  # fmt: skip
     return tuple(each.detach().float().sum(1) for each in found), n_points

@@ -114,14 +114,16 @@ def drops(
     views: Sequence[Tensor],
     starts: Sequence[Tensor],
     target: Tensor,
+    against: Tensor | None,
     whose: Tensor,
     masks: Sequence[Tensor],
     batch_size: int,
 ) -> Tensor:
-    """How far the target's logit falls when a region of a photograph is hidden: (m,).
+    """How far the score explained falls when a region of a photograph is hidden: (m,).
 
     Parameters
     ----------
+    target, against : (n,) class, and that whose logit is taken off, or None.
     whose : (m,) the photograph of each region, an index into the batch.
     masks : per view (m, side, side), the region's share of each pixel.
     """
@@ -133,7 +135,9 @@ def drops(
     whole = _logits(
         model, views, starts, everyone, lambda rows: [mask[rows] for mask in nothing], batch_size
     )
-    return (whole[whose] - found).gather(-1, target[whose, None])[:, 0]
+    fallen = whole[whose] - found
+    fell = fallen.gather(-1, target[whose, None])[:, 0]
+    return fell if against is None else fell - fallen.gather(-1, against[whose, None])[:, 0]
 
 
 @torch.no_grad()

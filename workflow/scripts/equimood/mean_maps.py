@@ -283,6 +283,8 @@ def gather(known: Known, regions: str | Path, seed: int) -> dict[str, list[MeanM
     predictions = known.predictions
     drawn = attribution.choose(predictions, MOST_FACES, seed)
     sample = predictions[predictions["photo_id"].isin(drawn)].sort_values("photo_id")
+    if sample.empty:
+        return {}
     where = places(_read(regions, sample["path"]))
     keys = zip(sample["path"], sample["horse"], strict=True)
     faces = mean_faces([where[key] for key in keys if key in where])
@@ -293,6 +295,8 @@ def gather(known: Known, regions: str | Path, seed: int) -> dict[str, list[MeanM
     rows = known.catalogue.set_index("image_id")
     for path in known.maps:
         here = rows.loc[[name for name in attribution.image_ids(path) if name in rows.index]]
+        if here.empty:  # a shard of whose photographs none was chosen
+            continue
         where = places(_read(regions, here["path"]))
         for start in range(0, len(here), BLOCK):
             ids = here.index[start : start + BLOCK].tolist()

@@ -37,7 +37,7 @@ def facts(
     comparison: Mapping[str, Any],
     calibration: Mapping[str, Any],
     audit: Sequence[Mapping[str, Any]],
-    gaps: Mapping[str, Any],
+    checks: Mapping[str, Any],
     agreement: Mapping[str, Any],
     ceiling: Mapping[str, Any],
     trusted: Mapping[str, Any] | None = None,
@@ -51,7 +51,7 @@ def facts(
     bests : content of best.yaml of each outer fold.
     metrics, comparison, calibration, audit, agreement, ceiling : content of the JSON files of these
         names.
-    gaps : of checks.json.
+    checks : content of checks.json.
     trusted : content of tests.json, unless explanations were not tested.
     explored : content of transfer's best.yaml of each outer fold, where it was enabled.
     """
@@ -159,11 +159,11 @@ def facts(
         ],
         "permutation": _permutation(metrics.get("permutation")),
         **study.explain.model_dump(exclude={"map_px", "batch_size"}),
-        "n_explained": gaps["n_images"],
-        "median_gap": gaps["median"],
-        "share_rough": gaps["share_over_tolerance"],
-        "gaps_by_class": gaps["classes"],
-        "explained": trust_pages.stated(trusted) if trusted else None,
+        "n_explained": checks["n_photos"],
+        "median_gap": checks["gaps"]["median"],
+        "share_rough": checks["gaps"]["share_over_tolerance"],
+        "gaps_by_class": checks["gaps"]["classes"],
+        "explained": trust_pages.stated(trusted, study.explain.neutral) if trusted else None,
         "n_tested": trusted["n_images"] if trusted else 0,
         "python": made["python"],
         "packages": made["packages"],

@@ -131,7 +131,11 @@ def probe(
     for fold, of_fold in rows.groupby("fold", sort=True):
         model = load_model(str(fold))
         twin, compared = retrain(str(fold), model), references.tensors(str(fold), model)
-        baseline = another[0], another[1].tensors(str(fold), model)
+        baseline: tuple[settings.Explain, list[Tensor] | None] | None = None
+        if another[1].enough(
+            str(fold), explain.n_references
+        ):  # else a map were held against itself
+            baseline = another[0], another[1].tensors(str(fold), model)
         for batch in _batches(model, of_fold, explain, Path(images_dir), device):
             own = int(digest(seed, batch.about["photo_id"].tolist(), length=8), 16)
             exact = integrate(
@@ -270,8 +274,9 @@ def _hiding(
     of = torch.tensor(whose, device=batch.target.device)
     stacks = [torch.stack(stack).to(batch.views[0]) for stack in masks]
     fell = faithfulness.drops(
-        model, batch.views, batch.starts, batch.target, of, stacks, FORWARDS * explain.batch_size
-    )
+        model, batch.views, batch.starts, batch.target, batch.against, of, stacks,
+        FORWARDS * explain.batch_size,
+    )  # fmt: skip
     signed = sum((m[of] * stack).sum((1, 2)) for m, stack in zip(maps, stacks, strict=True))
     size = sum(stack.sum((1, 2)) for stack in stacks)
     table = pd.DataFrame({
@@ -319,11 +324,12 @@ def _comparing(
     explain: settings.Explain,
     tests: settings.ExplanationTests,
     references: list[Tensor] | None,
-    another: tuple[settings.Explain, list[Tensor] | None],
+    another: tuple[settings.Explain, list[Tensor] | None] | None,
     seed: int,
 ) -> list[pd.DataFrame]:
     """How like the map is to those of other weights, seeds, baselines and pixels."""
-    shared = 2 * explain.n_references if explain.baseline == "neutral" else 0
+    n_paths = explain.n_references if explain.baseline == "neutral" else 0
+    shared = settings.LEAST_POINTS * n_paths
     n_steps = max(tests.n_steps, shared)  # the same points for all: none are added
 
     def map_of(
@@ -351,6 +357,7 @@ def _comparing(
     found.append(batch.rows("sensitivity", "map", np.max(moved, axis=0)))
     if twin is not None:
         found.append(batch.rows("seeds", "map", rank_correlation(own, map_of(twin, batch.views))))
-    likeness = rank_correlation(own, map_of(model, batch.views, *another))
-    found.append(batch.rows("baseline", another[0].baseline, likeness))
+    if another is not None:
+        likeness = rank_correlation(own, map_of(model, batch.views, *another))
+        found.append(batch.rows("baseline", another[0].baseline, likeness))
     return found

@@ -1,11 +1,13 @@
 """Integrals of gradients along straight paths, with more nodes where an image needs them.
 
-The first nodes are those of Gauss and Lobatto, both ends among them: exact for smooth networks. Of
-a network with kinks (ReLU), or one that saturates along the path, no rule of high order is, and
-few of its intervals hold nearly all of the error. Which ones is known for nothing: a forward pass
-gives the score at every node, so that the score's change over each interval can be held against
-what the gradients at its two ends make of it (the trapezoid). An image whose gap is above the
-tolerance has its worst intervals halved until it is not; every evaluation made is used.
+The first nodes are those of Gauss and Lobatto, both ends among them: of high order, which pays for
+smooth networks. For a network with kinks (ReLU), or one that saturates along the path, no rule of
+high order does, and few of its intervals hold nearly all of the error. Which ones is known for
+nothing: a forward pass gives the score at every node, so that the score's change over each interval
+can be held against what the gradients at its two ends make of it (the trapezoid). An image whose
+gap is above the tolerance has its worst intervals halved until it is not; every evaluation made is
+used. Paths from several starts meet in the image, and those of one class in their start: there the
+network is evaluated once for all of them.
 """
 
 from collections.abc import Sequence
@@ -70,7 +72,7 @@ class Integral:
 
     @property
     def steps(self) -> int:
-        """Forward and backward passes used."""
+        """Nodes of all paths."""
         return sum(len(rule.t) for rule in self.rules)
 
 
@@ -90,6 +92,14 @@ class _Path:
         order = np.argsort(self.t)
         t, score, slope = (np.array(each)[order] for each in (self.t, self.score, self.slope))
         return order, t, score, slope
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A point of the network's input, ``t`` of the way along each of the paths that meet there."""
+
+    t: float
+    paths: list[_Path]
 
 
 def score(
@@ -131,12 +141,12 @@ def integrate_paths(
     n_starts = len(starts[0]) if shared else 1
     n_first = max(2, n_steps // n_starts)
     going = {i: [_Path(i, j if shared else i) for j in range(n_starts)] for i in range(n_images)}
-    nodes = lobatto(n_first).t.tolist()
+    first = [lobatto(n_first)] * n_starts
+    nodes = first[0].t.tolist()
     everything = [path for paths in going.values() for path in paths]
-    ends = [(path, t) for path in everything for t in (0.0, 1.0)]
-    inner = [(path, t) for path in everything for t in nodes[1:-1]]
+    inner = [_Node(t, [path]) for path in everything for t in nodes[1:-1]]
     given = (model, views, starts, target, against, chunk)
-    _evaluate(ends, *given, exact=True)
+    _evaluate(_ends(everything, target, against), *given, exact=True)
     found: dict[int, Integral] = {}
     while True:
         _evaluate(inner, *given)
@@ -144,7 +154,7 @@ def integrate_paths(
         for i, paths in list(going.items()):
             n_nodes = sum(len(path.t) for path in paths)
             room = max_steps - n_nodes
-            rules = [lobatto(n_first)] * n_starts
+            rules = first
             refined = n_nodes > n_first * n_starts
             if refined or (room > 0 and _gap(paths, rules)[1] > tolerance):
                 rules = [trapezoid(path.t) for path in paths]
@@ -187,14 +197,25 @@ def _gap(paths: Sequence[_Path], rules: Sequence[Rule]) -> tuple[float, float]:
     return change, abs(total - change) / max(abs(change), SMALLEST_CHANGE)
 
 
-def _halfway(paths: Sequence[_Path], room: int) -> list[tuple[_Path, float]]:
+def _ends(paths: Sequence[_Path], target: Tensor, against: Tensor | None) -> list[_Node]:
+    """Both ends of all paths: an image is one point, and a start is one for each class asked."""
+    classes = [target.tolist(), [None] * len(target) if against is None else against.tolist()]
+    asked = list(zip(*classes, strict=True))
+    met: dict[tuple[float, int, object], list[_Path]] = {}
+    for path in paths:
+        met.setdefault((0.0, path.start, asked[path.image]), []).append(path)
+        met.setdefault((1.0, path.image, None), []).append(path)
+    return [_Node(t, own) for (t, *_), own in met.items()]
+
+
+def _halfway(paths: Sequence[_Path], room: int) -> list[_Node]:
     """Choose the fewest intervals that hold SHARE_HALVED of an image's error; their middles."""
     errors, middles = [], []
     for path in paths:
         _, t, scores, slope = path.sorted()
         expected = np.diff(t) * (slope[1:] + slope[:-1]) / 2
         errors.append(np.abs(np.diff(scores) - expected))
-        middles += [(path, float(middle)) for middle in (t[1:] + t[:-1]) / 2]
+        middles += [_Node(float(middle), [path]) for middle in (t[1:] + t[:-1]) / 2]
     error = np.concatenate(errors)
     worst = np.argsort(-error, kind="stable")
     n = int(np.searchsorted(np.cumsum(error[worst]), SHARE_HALVED * error.sum())) + 1
@@ -216,7 +237,7 @@ def _summed(paths: Sequence[_Path], rules: Sequence[Rule]) -> tuple[Tensor, ...]
 
 
 def _evaluate(
-    nodes: Sequence[tuple[_Path, float]],
+    nodes: Sequence[_Node],
     model: nn.Module,
     views: Sequence[Tensor],
     starts: Sequence[Tensor],
@@ -231,29 +252,38 @@ def _evaluate(
     while done < len(nodes):
         own = list(nodes[done : done + chunk.rows])
         try:
-            found = _pass(
+            scores, gradients = _pass(
                 own + own[-1:] * (chunk.rows - len(own)),
                 model, views, starts, target, against, exact=exact,
             )  # fmt: skip
+            told = [
+                (
+                    path,
+                    node.t,
+                    scores[row],
+                    _along(path, [g[row] for g in gradients], views, starts),
+                )
+                for row, node in enumerate(own)
+                for path in node.paths
+            ]
         except torch.OutOfMemoryError as error:
             chunk.halve(error)
-            found = None
-        if found is None:  # the error, and what it held, is gone here
+            told = []
+        if not told:  # the error, and what it held, is gone here
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             continue
-        scores, slopes, maps = found
-        for row, (path, t) in enumerate(own):
+        slopes = torch.stack([_total(maps) for *_, maps in told]).tolist()
+        for (path, t, score, maps), slope in zip(told, slopes, strict=True):
             path.t.append(t)
-            path.score.append(scores[row])
-            path.slope.append(slopes[row])
-            # a copy: a view would keep the rows that fill up the chunk
-            path.maps.append(tuple(each[row].clone() for each in maps))
+            path.score.append(score)
+            path.slope.append(slope)
+            path.maps.append(maps)
         done += len(own)
 
 
 def _pass(
-    nodes: Sequence[tuple[_Path, float]],
+    nodes: Sequence[_Node],
     model: nn.Module,
     views: Sequence[Tensor],
     starts: Sequence[Tensor],
@@ -261,19 +291,33 @@ def _pass(
     against: Tensor | None,
     *,
     exact: bool,
-) -> tuple[list[float], list[float], list[Tensor]]:
-    """One forward and one backward pass: scores, slopes, and per view maps (rows, h, w)."""
+) -> tuple[list[float], list[Tensor]]:
+    """One forward and one backward pass: scores, and per view gradients (rows, 3, h, w)."""
     device = target.device
-    image = torch.tensor([path.image for path, _ in nodes], device=device)
-    start = torch.tensor([path.start for path, _ in nodes], device=device)
-    t = torch.tensor([t for _, t in nodes], dtype=torch.float32, device=device).view(-1, 1, 1, 1)
-    begun = [each[start] for each in starts]
-    ways = [view[image] - begin for view, begin in zip(views, begun, strict=True)]
-    points = [(begin + t * way).requires_grad_() for begin, way in zip(begun, ways, strict=True)]
+    image = torch.tensor([node.paths[0].image for node in nodes], device=device)
+    start = torch.tensor([node.paths[0].start for node in nodes], device=device)
+    t = torch.tensor([node.t for node in nodes], dtype=torch.float32, device=device)
+    t = t.view(-1, 1, 1, 1)
+    points = [
+        torch.lerp(begin[start], view[image], t).requires_grad_()
+        for view, begin in zip(views, starts, strict=True)
+    ]
     with devices.autocast(device) if not exact else torch.autocast(device.type, enabled=False):
         own = None if against is None else against[image]
         scores = score(model, points, target[image], own)
         gradients = torch.autograd.grad(scores.sum(), points)
-    maps = [(g.float() * way).sum(1) for g, way in zip(gradients, ways, strict=True)]
-    slopes = torch.stack([each.double().sum((1, 2)) for each in maps]).sum(0)
-    return scores.tolist(), slopes.tolist(), maps
+    return scores.tolist(), [each.float() for each in gradients]
+
+
+def _along(
+    path: _Path, gradients: Sequence[Tensor], views: Sequence[Tensor], starts: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Per view a map (h, w): gradients (3, h, w) times the path's way, summed over channels."""
+    return tuple(
+        (gradient * (view[path.image] - begin[path.start])).sum(0)
+        for gradient, view, begin in zip(gradients, views, starts, strict=True)
+    )
+
+
+def _total(maps: Sequence[Tensor]) -> Tensor:
+    return torch.stack([each.double().sum() for each in maps]).sum()

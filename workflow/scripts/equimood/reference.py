@@ -46,7 +46,7 @@ DEMO: Final[dict[str, Any]] = {
         "baseline": "neutral",
         "neutral": "neutral",
         "n_references": 12,
-        "n_steps": 24,
+        "n_steps": 48,
         "control_images": 80,
     },
     # What truly shows each drawn emotion, so that the agreement can be seen where it must be high.

@@ -32,6 +32,10 @@ class References:
     photographs: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     images_dir: Path = Path()
 
+    def enough(self, fold: str, n: int) -> bool:
+        """Whether a fold has ``n`` photographs, where photographs are what is needed."""
+        return not self.photographs or self.photographs[fold]["photo_id"].nunique() == n
+
     def tensors(self, fold: str, model: Any) -> list[Tensor] | None:
         """As ``integrate`` takes them, for the model of a fold: one tensor per view, or None."""
         if self.colour is not None:
@@ -70,7 +74,7 @@ def gather(
     ----------
     catalogue : ``tables.IMAGES``.
     splits : ``tables.SPLITS``; None: for the model trained on all horses.
-    skip : photographs left out of those that come first, as long as enough others are there.
+    skip : photographs left out of those that come first.
     """
     if explain.baseline == "mean":
         return References(tuple(mean_colour(catalogue, images_dir, seed).tolist()))
@@ -87,7 +91,7 @@ def gather(
     for fold, own in horses.items():
         shown = catalogue[catalogue["horse"].isin(own)]
         photographs[fold] = choose(shown, str(explain.neutral), explain.n_references, seed, skip)
-        if photographs[fold].empty:
+        if photographs[fold].empty and not skip:
             raise UserError(
                 f"explain.neutral: no photograph of {explain.neutral!r} among the horses that the "
                 f"model of fold {fold} was trained on; write another class, or another baseline"
@@ -104,13 +108,12 @@ def another(
 ) -> tuple[settings.Explain, References]:
     """Give another baseline for the same question, and what it needs.
 
-    Of a blur the mean colour, of a colour the blur. Of neutral photographs other ones: against
-    anything else, something else would be asked.
+    Of a blur the mean colour, of a colour the blur. Of neutral photographs other ones, as many as
+    are left: against anything else, something else would be asked.
     """
     kind = {"blur": "mean", "neutral": "neutral"}.get(explain.baseline, "blur")
     other = explain.model_copy(update={"baseline": kind})
-    skip = explain.n_references
-    return other, gather(catalogue, splits, other, images_dir, seed, skip=skip)
+    return other, gather(catalogue, splits, other, images_dir, seed, skip=explain.n_references)
 
 
 def of_final(
@@ -131,7 +134,7 @@ def choose(catalogue: pd.DataFrame, label: str, n: int, seed: int, skip: int = 0
     photos = photos.sort_values("order")
     photos["turn"] = photos.groupby("horse").cumcount()
     ranked = photos.sort_values(["turn", "order"])["photo_id"]
-    chosen = ranked.iloc[min(skip, max(0, len(ranked) - n)) :].head(n)
+    chosen = ranked.iloc[skip : skip + n]
     return own[own["photo_id"].isin(chosen)].sort_values(["view", "photo_id"], ignore_index=True)
 
 

@@ -8,11 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from equimood import overlays
 from equimood.figures import GREY, INK, PALE, blank, class_colors
+from equimood.panels import counted
+from equimood.region_statistics import MORE_THAN_BOTH
 from equimood.tables import ROLLUPS, ROWS
 
-TOLD = "more than its area, more than random weights"
-"""How a verdict begins of what stands out from both (``region_statistics``)."""
 REACH = 1.25
 """Intervals are drawn as far as this multiple of the largest mean; one that goes on is pointed."""
 
@@ -52,10 +53,10 @@ def region_figure(
         _control(ax, of_class[of_class["model"] == "random"], at, reach)
         trained = of_class[of_class["model"] == "trained"]
         _means(ax, trained, at, reach, colors[label])
-        ax.set_title(_short(label), color=colors[label], pad=16)
+        ax.set_title(overlays.short(label, 20), color=colors[label], pad=16)
         ax.text(
-            0, 1.01, f"{_counted(trained['n_images'].max(), 'photograph')}, "
-            f"{_counted(trained['n_horses'].max(), 'horse')}",
+            0, 1.01, f"{counted(trained['n_images'].max(), 'photograph')}, "
+            f"{counted(trained['n_horses'].max(), 'horse')}",
             transform=ax.transAxes, va="bottom", fontsize=7, color=GREY,
         )  # fmt: skip
         if causes and causes.get(label) in at:
@@ -83,7 +84,7 @@ def _means(
     ax: Axes, trained: pd.DataFrame, at: Mapping[str, int], reach: float, color: str
 ) -> None:
     y = trained["region"].map(at).to_numpy(float) - 0.14
-    told = trained["verdict"].astype(str).str.startswith(TOLD).to_numpy()
+    told = trained["verdict"].astype(str).str.startswith(MORE_THAN_BOTH).to_numpy()
     against = (trained["signed"] < 0).to_numpy()
     mean = trained["enrichment"].to_numpy(float)
     _intervals(ax, trained, y, reach, color, linewidth=1.7)
@@ -139,11 +140,3 @@ def _legend(causes: bool, expected: bool) -> list[Line2D]:
     if causes:
         marks.append(line("what truly shows it", color=PALE, linestyle="-", linewidth=7))
     return marks
-
-
-def _counted(number: float, what: str) -> str:
-    return f"{number:.0f} {what}{'' if number == 1 else 's'}"
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= 20 else f"{label[:10]}…{label[-9:]}"

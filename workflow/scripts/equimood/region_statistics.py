@@ -26,6 +26,8 @@ KEYS = ["model", "view", "target", "region"]
 SUMMARY = [*KEYS, "n_images", "n_horses", "enrichment", "low", "high"]
 PLAIN = ["signed", "top_rate", "top_net_rate", "overlap"]  # means without an interval
 MORE = [*PLAIN, "p_area", "p_random", "verdict"]
+MORE_THAN_BOTH = "more than its area, more than random weights"
+"""How the verdict on a region begins that was told from both."""
 PAIRED = ["n_paired", "paired", "random"]
 """Images with a control in which the region is seen twice, and the sums of both enrichments."""
 
@@ -69,6 +71,21 @@ def summarise(sums: pd.DataFrame, n_bootstrap: int, confidence: float, seed: int
     return found[[*SUMMARY, *MORE]]
 
 
+def read_summary(path: str | Path) -> pd.DataFrame:
+    """Read what was written of :func:`summarise`: a class may be called 1, or NA."""
+    text = ["model", "view", "target", "region", "verdict"]
+    empty = {name: [""] for name in (*SUMMARY, *MORE) if name not in text}
+    return pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=empty)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows for JSON, which has no NaN: null."""
+    return [
+        {str(key): None if value != value else value for key, value in row.items()}
+        for row in frame.to_dict(orient="records")
+    ]
+
+
 def per_horse(scores: Scores) -> pd.DataFrame:
     """Sums over each horse's images by KEYS and fold: all that the statistics here need.
 
@@ -88,7 +105,7 @@ def per_horse(scores: Scores) -> pd.DataFrame:
             summed(
                 seen.assign(
                     top_rate=seen["rank"] == 1,
-                    top_net_rate=seen["net_rank"] == 1,
+                    top_net_rate=(seen["net_rank"] == 1) & (seen["signed"] > 0),
                     n_paired=paired,
                     paired=np.where(paired, seen["enrichment"], 0),
                     random=np.where(paired, again, 0),
@@ -292,7 +309,8 @@ def causal(
         cause = part["target"].map(causes)
         known = part["correct"].astype(bool) & cause.notna() & part["enrichment"].notna()
         each = part[known & (part["region"] == cause)]
-        each = each.assign(top_rate=each["rank"] == 1, top_net_rate=each["net_rank"] == 1)
+        net = (each["net_rank"] == 1) & (each["signed"] > 0)
+        each = each.assign(top_rate=each["rank"] == 1, top_net_rate=net)
         each = pd.concat([each, each.assign(target="all", region="all")])
         parts.append(summed(each, KEYS, ["enrichment", "top_rate", "top_net_rate"]))
         level = part["region"].map(level_of) == cause.map(level_of, na_action="ignore")

@@ -471,6 +471,10 @@ class Evaluate(Section):
     no test. The smallest p it can find is 1 / (1 + this)."""
 
 
+LEAST_POINTS = 4
+"""Of the path from each neutral photograph: with its two ends alone a map is another one."""
+
+
 class Explain(Section):
     """What each answer rests on, pixel by pixel, by the model that never saw the image's horse."""
 
@@ -498,7 +502,7 @@ class Explain(Section):
     picture's colour."""
     neutral: Label | None = None
     """With `baseline: neutral`, the class."""
-    n_references: int = Field(8, ge=1, le=256)
+    n_references: int = Field(4, ge=1, le=256)
     """With `baseline: neutral`, how many photographs, of as many horses as there are."""
     constant: tuple[Share, Share, Share] | None = None
     """With `baseline: constant`, the colour: red, green and blue, 0 to 1."""
@@ -532,11 +536,12 @@ class Explain(Section):
             raise ValueError(
                 "`baseline: constant` needs a colour: write `constant: [0.5, 0.5, 0.5]`, or so"
             )
-        if self.baseline == "neutral" and self.n_steps < 2 * self.n_references:
+        least = LEAST_POINTS * self.n_references
+        if self.baseline == "neutral" and self.n_steps < least:
             raise ValueError(
                 f"n_steps {self.n_steps} are shared between n_references {self.n_references}, and "
-                f"each needs 2; write n_steps (and max_steps) of at least {2 * self.n_references}, "
-                f"or n_references of at most {self.n_steps // 2}"
+                f"each needs {LEAST_POINTS}; write n_steps (and max_steps) of at least {least}, or "
+                f"n_references of at most {self.n_steps // LEAST_POINTS}"
             )
         if self.max_steps < self.n_steps:
             raise ValueError(

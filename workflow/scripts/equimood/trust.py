@@ -13,7 +13,8 @@ import pandas as pd
 
 from equimood import settings
 from equimood.intervals import POSITIVE, interval, stacked
-from equimood.tables import ROLLUPS, ROWS
+from equimood.region_statistics import MORE_THAN_BOTH
+from equimood.tables import ROLLUPS, level_of
 
 Verdict = Literal["passed", "doubtful", "failed", "not judged"]
 ORDER: tuple[Verdict, ...] = ("failed", "doubtful", "passed", "not judged")
@@ -23,6 +24,8 @@ BASELINES = {
     "mean": "the mean colour",
     "neutral": "other neutral photographs",
 }
+AGAINST_CHANCE = {"deletion", "insertion", "occlusion"}
+"""Tests that compare with a random order first, and then with what else knows nothing."""
 MOST = 0.5
 """Share of the images above which a region outside the horse is named on the first page."""
 
@@ -127,7 +130,7 @@ def judge(
     judged = []
     for test, compared in _comparisons(probed, tests).items():
         figures = [over.figure(each) for each in compared]
-        verdict = _verdict(figures)
+        verdict = _verdict(figures, against_chance=test in AGAINST_CHANCE)
         about = ABOUT[test]
         judged.append({
             "test": test,
@@ -203,12 +206,12 @@ def _comparisons(
     return found
 
 
-def _verdict(figures: Sequence[Mapping[str, Any]]) -> Verdict:
+def _verdict(figures: Sequence[Mapping[str, Any]], *, against_chance: bool) -> Verdict:
     """Judge a test by its comparisons.
 
     Passed where all intervals lie beyond; failed where one lies on the wrong side, where all
-    photographs of several horses give one wrong value, or where the mean is no better than that of
-    a rival that knows nothing; else doubtful, as all is that one horse shows.
+    photographs of several horses give one wrong value, or where the mean is no better than chance;
+    else doubtful, as all is that one horse shows.
     """
     if any(figure["value"] is None for figure in figures):
         return "not judged"
@@ -221,8 +224,7 @@ def _verdict(figures: Sequence[Mapping[str, Any]]) -> Verdict:
         beyond = [sign * (end - figure["threshold"]) for end in ends]
         clear.append(figure["low"] is not None and min(beyond) > 0)
         wrong.append(figure["n_horses"] > 1 and max(beyond) < 0)
-    first = figures[0]
-    if any(wrong) or (not first["threshold"] and first["value"] <= 0):
+    if any(wrong) or (against_chance and figures[0]["value"] <= 0):
         return "failed"
     return "passed" if all(clear) else "doubtful"
 
@@ -275,40 +277,39 @@ def most_enriched(summary: pd.DataFrame) -> list[dict[str, Any]]:
     -------
     Per view and explained class:
 
-    leading : the row of the overview with the largest enrichment of those that on the whole speak
-        for the class, with its ``leading_enrichment``.
-    region : that of the overview with the largest ``share`` of the class's images in which it
-        comes first.
+    leading : of what on the whole speaks for the class, is seen in most of its images and was told
+        from its area and from random weights, the most enriched; with its ``leading_enrichment``.
+    region : that with the largest ``share`` of the class's images in which it comes first.
     outside : of what is no part of the horse (tack, human, object, background), that with the
         largest ``outside_share`` of images in which it comes first on the whole, what speaks
         against the class taken off; ``named``: whether that is the case in most images.
     most_net : what is no part of the horse and has on the whole more of the score (``signed``) than
-        any region of the horse; else None.
+        the head, the horse or any other region; else None.
     """
-    trained = summary[summary["model"] == "trained"]
+    told = (summary["model"] == "trained") & (summary["region"] != "context")
+    rows = summary[told & (summary["region"].map(level_of) != "part")]
     found = []
-    for (view, target), every in trained.groupby(["view", "target"], sort=True):
-        rows = every[every["region"].isin(ROWS)]
-        first = rows[rows["signed"] > 0].nlargest(1, "enrichment")
-        most = rows[rows["signed"] > 0].nlargest(1, "signed")["region"]
-        # Of an image in which a region is not seen, another one comes first.
-        n_images = int(rows["n_images"].max())
-        shares, net = (
-            (rows[rate] * rows["n_images"] / n_images).set_axis(rows["region"])
-            for rate in ("top_rate", "top_net_rate")
-        )
-        outside = net[net.index.isin(ROLLUPS["context"]) & (net > 0)]
+    for (view, target), own in rows.groupby(["view", "target"], sort=True):
+        of = own.set_index("region")
+        n_images = int(of["n_images"].max())
+        seen = of["n_images"] / n_images  # where one is not seen, another comes first
+        shown = of["verdict"].astype(str).str.startswith(MORE_THAN_BOTH)
+        leads = of[shown & (of["signed"] > 0) & (seen > MOST)]["enrichment"].nlargest(1)
+        first, net = ((of[figure] * seen).nlargest(1) for figure in ("top_rate", "signed"))
+        context = of.index.isin(ROLLUPS["context"])
+        outside = (of["top_net_rate"] * seen)[context & (of["top_net_rate"] > 0)].nlargest(1)
         found.append({
             "view": view,
             "target": target,
             "n_images": n_images,
-            "leading": next(iter(first["region"]), None),
-            "leading_enrichment": next(iter(first["enrichment"].astype(float)), None),
-            "region": shares.idxmax(),
-            "share": float(shares.max()),
-            "outside": outside.idxmax() if len(outside) else None,
-            "outside_share": float(outside.max()) if len(outside) else 0.0,
-            "named": bool(len(outside) and outside.max() > MOST),
-            "most_net": next(iter(most[most.isin(ROLLUPS["context"])]), None),
+            "leading": next(iter(leads.index), None),
+            "leading_enrichment": next(iter(leads.astype(float)), None),
+            "region": first.index[0],
+            "share": float(first.iloc[0]),
+            "outside": next(iter(outside.index), None),
+            "outside_share": float(outside.sum()),
+            "named": bool(outside.sum() > MOST),
+            "most_net": net.index[0]
+            if net.index[0] in ROLLUPS["context"] and net.iloc[0] > 0 else None,
         })  # fmt: skip
     return found

@@ -36,7 +36,7 @@ td.number { white-space: nowrap; }
 <p>Tested on {{ n_images }} photographs of {{ n_horses }} horses, drawn evenly over classes and horses,
 each with the model that never saw its horse. In brackets are {{ "%.0f" | format(100 * confidence) }}%
 intervals over horses. A test is passed where all its intervals lie where they should, failed where
-one lies wholly on the other side or the map does no better than what knows nothing of the model, and
+one lies wholly on the other side or the map does no better than chance, and
 doubtful otherwise; few photographs leave more in doubt (<code>explanation_tests.n_images</code>).</p>
 {% for test in tests %}<h3><span class="{{ test.verdict.split()[0] }}">{{ test.verdict }}</span> &ensp;{{ test.title }}</h3>
 <p>{{ test.how }}</p>
@@ -99,8 +99,14 @@ def in_a_sentence(found: Mapping[str, Any]) -> str:
     return "; ".join([f"{len(by_verdict['passed'])} of {n_judged} tests passed", *named]) + "."
 
 
-def stated(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What the report's first page says of tests.json, in words."""
+def stated(found: Mapping[str, Any], not_asked: str | None = None) -> dict[str, Any]:
+    """What the report's first page says of tests.json, in words.
+
+    Parameters
+    ----------
+    not_asked : the class that photographs are compared with: of it nothing is asked.
+    """
+    rows = [row for row in found["most_enriched"] if row["target"] != not_asked]
     failed = [test for test in found["tests"] if test["verdict"] == "failed"]
     return {
         "summary": in_a_sentence(found),
@@ -115,9 +121,9 @@ def stated(found: Mapping[str, Any]) -> dict[str, Any]:
             }
             for test in failed
         ],
-        "outside": [row for row in found["most_enriched"] if row["named"]],
-        "leading": [row for row in found["most_enriched"] if row["leading"]],
-        "most_net": [row for row in found["most_enriched"] if row["most_net"]],
+        "outside": [row for row in rows if row["named"]],
+        "leading": [row for row in rows if row["leading"]],
+        "most_net": [row for row in rows if row["most_net"]],
     }
 
 
