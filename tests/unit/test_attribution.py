@@ -513,7 +513,8 @@ def test_another_baseline_asks_the_same_question_of_other_photographs(study):
         assert not set(rows["photo_id"]) & set(own.photographs[fold]["photo_id"])
         assert needed.enough(fold, 1)
     assert references.choose(catalogue, "neutral", 10**6, 1, skip=10**6).empty
-    _, lacking = references.another(catalogue, SPLITS, neutral(n_references=4, n_steps=16), "images", 1)
+    many = neutral(n_references=4, n_steps=16)
+    _, lacking = references.another(catalogue, SPLITS, many, "images", 1)
     assert not any(lacking.enough(fold, 4) for fold in lacking.photographs)
 
     other, needed = references.another(catalogue, SPLITS, explain(), "images", 1)
