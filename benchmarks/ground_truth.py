@@ -1,6 +1,7 @@
 """How often the known cause of a drawn horse's emotion comes first, question by question.
 
-    PYTHONPATH=workflow/scripts python benchmarks/ground_truth.py [--each 24] [--only TEXT]
+    PYTHONPATH=workflow/scripts python benchmarks/ground_truth.py causes [--each 24] [--only TEXT]
+    PYTHONPATH=workflow/scripts python benchmarks/ground_truth.py points [--each 24]
 
 The demo's horses, backbone and settings, with the changes of each row: what the model sees, how
 regions are given, what a photograph is compared with. In place of the search and its heads stands a
@@ -25,6 +26,7 @@ from equimood import (
     backbones,
     catalogue,
     demo,
+    faithfulness,
     images,
     integrated_gradients,
     region_statistics,
@@ -38,6 +40,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+FINE = 16
 BLUR: dict[str, Any] = {"baseline": "blur", "neutral": None, "n_steps": 16}
 
 
@@ -59,6 +62,7 @@ def head(margin: float) -> dict[str, Any]:
 
 WHOLE: dict[str, Any] = {"box": "picture"}
 NARROW = BLUR | {"blur": 0.1}
+DEMO = Row("head with a margin of 0.4, 12 neutral photographs (the demo)", head(0.4))
 ROWS = [
     Row("whole, boxes as regions, blur", WHOLE, BLUR, boxes=True),
     Row("whole, blur", WHOLE, BLUR),
@@ -72,7 +76,7 @@ ROWS = [
     ),
     Row("whole, 12 neutral photographs", WHOLE),
     Row("head with a margin of 0.15, 12 neutral photographs", head(0.15)),
-    Row("head with a margin of 0.4, 12 neutral photographs (the demo)", head(0.4)),
+    DEMO,
     Row("the same, 4 neutral photographs", head(0.4), {"n_references": 4}),
     Row("halter: head, 12 neutral photographs (the demo)", head(0.4), shortcut="halter"),
     Row("halter: head, blur", head(0.4), BLUR, shortcut="halter"),
@@ -98,6 +102,7 @@ class Linear(nn.Module):
 def main() -> None:
     """Print the share of right answers whose cause comes first, row by row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["causes", "points"])
     parser.add_argument("--each", type=int, default=24, help="right answers of each class")
     parser.add_argument("--only", default="", help="rows whose name has this")
     parser.add_argument("--threads", type=int, default=2)
@@ -108,13 +113,13 @@ def main() -> None:
         spec = study.backbones["drawn"]
         backbones.fetch("drawn", spec, Path(folder) / "backbone", 0, Path(folder))
         backbone = backbones.load(Path(folder) / "backbone")
-        for row in ROWS:
+        for row in ROWS if asked.what == "causes" else [DEMO]:
             if asked.only in row.name:
                 drawn = Path(folder) / str(row.shortcut)
                 if not drawn.exists():
                     draw(drawn, row, asked.threads)
                 began = time.perf_counter()
-                told = measured(row, drawn, backbone, study, asked.each)
+                told = WHAT[asked.what](row, drawn, backbone, study, asked.each)
                 print(f"{row.name} ({time.perf_counter() - began:.0f} s): {told}", flush=True)
 
 
@@ -181,6 +186,50 @@ def measured(
             f"{net}; enrichment {one['enrichment']:.1f}; else {one['instead']}"
         )
     return "\n".join(told)
+
+
+def accuracy(
+    row: Row, drawn: Path, backbone: backbones.Backbone, study: settings.Settings, each: int
+) -> str:
+    """Say, by the points of an image, how far maps are from those of many points."""
+    photos, given, pixels, affines = seen(row, drawn, backbone, study)
+    with torch.no_grad():
+        X = torch.cat([backbone(p.float() / 255, ["avg"])["avg"] for p in pixels.split(32)])
+    truth = photos["label"].to_numpy()
+    train, test = next(iter(GroupKFold(4).split(X, groups=photos["horse"])))
+    model, classes = fitted(backbone, X[train].numpy(), truth[train])
+    neutral, n = train[truth[train] == "neutral"], study.explain.n_references
+    references = pixels[neutral[np.linspace(0, len(neutral) - 1, n).round().astype(int)]]
+    labels = [label for label in classes if label != "neutral"]
+    own = np.concatenate([test[truth[test] == label][: -(-each // 4)] for label in labels])
+    chosen = photos.iloc[own].assign(target=truth[own])
+    target = torch.tensor([classes.index(label) for label in truth[own]])
+    rows_of, names = dict(list(given.groupby("image"))), regions.names(given)
+
+    def explained(n_steps: int, max_steps: int) -> tuple[np.ndarray, pd.Series, Any]:
+        asked = study.explain.model_copy(update={"n_steps": n_steps, "max_steps": max_steps})
+        found = integrated_gradients.integrate(
+            model, [pixels[own].float() / 255], target, asked, [references.float() / 255]
+        )
+        scores = scored(chosen, found.maps[0], affines, rows_of, names)
+        enrichment = scores.set_index(["image_id", "region"])["enrichment"]
+        return faithfulness.cells(found.maps).numpy(), enrichment, found
+
+    fine, truly, _ = explained(FINE * n, FINE * n)
+    told = []
+    for first, most in ((2, 2), (2, 128 // n), (4, 4), (4, 128 // n), (8, 8)):
+        began = time.process_time()
+        cells, enrichment, found = explained(first * n, most * n)
+        spent = (time.process_time() - began) / len(own)
+        alike = np.median(faithfulness.rank_correlation(cells, fine))
+        off = np.log(enrichment / truly).abs()
+        told.append(
+            f"\n    from {first * n:3} to {most * n:3} points: gap {found.gap.median():.3f}, rank "
+            f"correlation {alike:.2f}, enrichment off by {np.expm1(off.median()):.1%} (95 %: "
+            f"{np.expm1(off.quantile(0.95)):.0%}), {found.steps.double().mean():.0f} points, "
+            f"{spent:.2f} s of CPU"
+        )
+    return f"{len(own)} photographs" + "".join(told)
 
 
 def fitted(
@@ -250,6 +299,8 @@ def scored(
     positive = maps.double().clamp(min=0).sum((1, 2)).numpy()
     return regions.table(about, np.stack(measures), positive, names)
 
+
+WHAT = {"causes": measured, "points": accuracy}
 
 if __name__ == "__main__":
     main()

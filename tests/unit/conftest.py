@@ -55,7 +55,7 @@ def found():
     by_class = [{"target": "alarmed", "share_over_tolerance": 0.31},
                 {"target": "relaxed", "share_over_tolerance": None}]  # fmt: skip
     gaps = {"n_images": 77, "median": 0.021, "share_over_tolerance": 0.22, "classes": by_class}
-    checks = {"n_photos": 77, "gaps": gaps}
+    checks = {"n_photos": 77, "gaps": gaps, "views": []}
     compared = {
         "n_compared": 3, "budget": [4],
         "best": {"name": "drawn on whole + head", "value": "0.81 [0.70, 0.90]"},

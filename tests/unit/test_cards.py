@@ -135,6 +135,8 @@ def test_a_failed_test_of_the_explanations_stands_at_the_top_of_the_first_page(s
     }  # fmt: skip
     assert "neck posture of annoyed in view whole (3.1 times its area's share)." in shown()
     assert "200 photographs were explained. What" in shown()
+    stated["views_hold"] = [{"view": "whole", "share": 0.3}, {"view": "head", "share": 0.7}]
+    assert "answer, view whole holds 30%, view head holds 70%: shares" in shown()
     assert "more lies in background than in any region of the horse: compared" in shown()
     assert "Explanations: 7 of 7 tests passed." in shown()
     card = pages.from_markdown(cards.model_card(stated, CARD), "demo")

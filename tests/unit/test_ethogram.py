@@ -92,7 +92,8 @@ def test_classes_are_told_apart_and_together_and_in_words():
     assert trained["n_images"].to_dict() == {"": 32, "alarmed": 16, "annoyed": 16}
     told = " ".join(ethogram.in_words(found))
     assert "alarmed, expected eyes (view whole): AUROC 1.00" in told
-    assert "random" not in told
+    beside = found[found["model"] == "random"].set_index("target").loc["alarmed", "auroc"]
+    assert f"({beside:.2f} [" in told and told.count("with random weights") == 2  # and of all
     assert "since no horse differs" in told
     chance = agree(study(by_chance), {"alarmed": ["eyes", "ears"]})
     assert "not told from chance; at 0.5" in ethogram.in_words(chance)[0]

@@ -173,7 +173,7 @@ def test_every_form_of_study_reads_well(found, outer, baseline):
 def test_every_way_to_explain_reads_well(found, explain, gap, claim):
     found["study"] = settings.load(DEMO | {"explain": explain})
     gaps = {"median": gap, "share_over_tolerance": gap, "classes": []}
-    found["checks"] = {"n_photos": 9, "gaps": gaps}
+    found["checks"] = {"n_photos": 9, "gaps": gaps, "views": []}
     text = methods.methods_paragraph(methods.facts(**found))
     assert claim in text
     assert ("missed the logit's change by 2.1%" in text) == (gap is not None)

@@ -243,3 +243,21 @@ def test_few_regions_or_one_fold_say_nothing_of_stability():
     assert region_stability.compare_folds(region_statistics.per_horse([few])).empty
     one = profiles(0.05).assign(fold="0")
     assert region_stability.compare_folds(region_statistics.per_horse([one])).empty
+
+
+def test_views_share_out_what_speaks_for_an_answer():
+    rows = []
+    for i in range(6):
+        for view, whole in (("whole", 1.0 + i / 10), ("head", 3.0)):
+            for name, share in (("eyes", 0.5), ("ears", 0.0), ("mouth", 0.25)):
+                rows.append({
+                    "model": "trained", "view": view, "photo_id": str(i), "image_id": f"{i}{view}",
+                    "horse": f"h{i}", "region": name, "share": share, "positive": share * whole,
+                })  # fmt: skip
+    frame = pd.DataFrame(rows)
+    head, whole = region_statistics.per_view([frame[:18], frame[18:]], 200, 0.9, 1)
+    expected = np.mean([3 / (4 + i / 10) for i in range(6)])
+    assert (head["view"], whole["view"]) == ("head", "whole")
+    assert head["share"] == pytest.approx(expected) == pytest.approx(1 - whole["share"])
+    assert head["share_low"] < expected < head["share_high"]
+    assert region_statistics.per_view([frame[frame["view"] == "head"]], 200, 0.9, 1) == []

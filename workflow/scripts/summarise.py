@@ -27,6 +27,7 @@ statistics.tell_missing(seen)
 checks = {
     "n_photos": len({photo for part in scores() for photo in part["photo_id"]}),
     "gaps": attribution.gaps(snakemake.input.maps, params.tolerance),
+    "views": statistics.per_view(scores(), **params.bootstrap),
     "regions": statistics.records(seen),
     "stability": stability.in_words(folds),
     "ethogram": ethogram.in_words(agreement),

@@ -181,7 +181,7 @@ def explain_shard(
     maps_path : gets ``maps`` (n, h, w) float16 signed in [-1, 1], ``scale`` (n,): maps x scale is
         the attribution of each cell, in logits; ``image_id`` (n, 16) uint8, ``target`` (n,) index
         of the class, ``against`` (n,) that of the class held against it, or -1; ``gap`` (n,),
-        ``steps`` (n,) evaluations used, ``rough`` (n,) whether the gap stayed above the tolerance.
+        ``steps`` (n,) points used, ``rough`` (n,) whether the gap stayed above the tolerance.
         One entry per photograph and view, sorted by image_id; the metadata's ``card`` is JSON:
         version, classes, models (fingerprint of each fold's).
     scores_path : gets ``tables.REGION_SCORES``; rows of the control have model = random.

@@ -96,8 +96,9 @@ def _placed(scores: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
 
 
 def in_words(agreement: pd.DataFrame) -> list[str]:
-    """Say the agreement of the trained model, class by class."""
+    """Say the agreement of the trained model, class by class, beside that of random weights."""
     trained: Any = agreement[agreement["model"] == "trained"].to_dict(orient="records")
+    control = agreement[agreement["model"] == "random"].set_index(["view", "target"])
     found = []
     for row in trained:
         told = with_interval(row["auroc"], row["auroc_low"], row["auroc_high"])
@@ -107,10 +108,15 @@ def in_words(agreement: pd.DataFrame) -> list[str]:
             else "not told from chance" if row["auroc_low"] == row["auroc_low"]
             else "without an interval, since no horse differs or there is but one"
         )  # fmt: skip
+        beside = ""
+        if (row["view"], row["target"]) in control.index:
+            drawn: Any = control.loc[row["view"], row["target"]]
+            ends = drawn["auroc"], drawn["auroc_low"], drawn["auroc_high"]
+            beside = f" ({with_interval(*ends)} with random weights)"
         who = f"{row['target']}, expected {row['expected']}" if row["target"] else "all classes"
         found.append(
-            f"{who} (view {row['view']}): AUROC {told}, {how}; at 0.5 an expected region is as "
-            "often less enriched than another as more. Of the first regions "
+            f"{who} (view {row['view']}): AUROC {told}{beside}, {how}; at 0.5 an expected region "
+            "is as often less enriched than another as more. Of the first regions "
             f"{row['precision']:.0%} are expected ones, by chance {row['chance']:.0%}"
         )
     return found

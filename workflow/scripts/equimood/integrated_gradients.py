@@ -28,7 +28,7 @@ class Integrated:
     change : (n,) the score less that of the baseline, in float32 whatever the device.
     gap : (n,) |sum of all maps - change| / max(|change|, SMALLEST_CHANGE); NaN where the maps are
         not meant to add up to the change (occlusion, Grad-CAM).
-    steps : (n,) evaluations of the model used for each image.
+    steps : (n,) points of the integral over all paths; of captum's methods, evaluations.
     rules : of each image, nodes and weights of the path from each baseline; empty for the methods
         of captum.
     """

@@ -163,6 +163,7 @@ def facts(
         "median_gap": checks["gaps"]["median"],
         "share_rough": checks["gaps"]["share_over_tolerance"],
         "gaps_by_class": checks["gaps"]["classes"],
+        "views_hold": checks["views"],
         "explained": trust_pages.stated(trusted, study.explain.neutral) if trusted else None,
         "n_tested": trusted["n_images"] if trusted else 0,
         "python": made["python"],

@@ -131,6 +131,29 @@ def total(parts: list[pd.DataFrame], keys: list[str]) -> pd.DataFrame:
     return pd.concat(parts).groupby([*keys, "horse"], as_index=False).sum()
 
 
+def per_view(
+    scores: Scores, n_bootstrap: int, confidence: float, seed: int
+) -> list[dict[str, Any]]:
+    """Say how much of a photograph's positive attribution each view holds, where there are several.
+
+    Returns
+    -------
+    view, n_images, n_horses, ``share`` with ``share_low`` and ``share_high``.
+    """
+    parts = []
+    for part in scores:
+        own = part[(part["model"] == "trained") & (part["share"] > 0)]
+        own = own.assign(positive=own["positive"] / own["share"]).drop_duplicates("image_id")
+        photo = own.groupby("photo_id")
+        share = own["positive"] / photo["positive"].transform("sum")
+        several = photo["view"].transform("nunique") > 1
+        parts.append(summed(own.assign(share=share)[several], ["view"], ["share"]))
+    sums = total(parts, ["view"])
+    if sums.empty:
+        return []
+    return records(over_horses(sums, ["view"], {"share": UNIT}, n_bootstrap, confidence, seed))
+
+
 def over_horses(
     sums: pd.DataFrame,
     keys: list[str],
