@@ -68,6 +68,7 @@ def test_background_is_what_no_other_region_covers_within_its_box():
     outlined = region("background", kind="points", points="0 0 20 0 20 5 0 5")
     assert masks(horse, bucket, outlined)["background"].sum() == pytest.approx(100, rel=0.02)
     assert "background" not in masks(horse, region("background", visible=False))
+    assert "background" not in masks(region("head", [0.05, 0, 19.95, 20]))  # half pixels at the rim
 
 
 def test_a_region_outside_the_frame_is_not_visible():

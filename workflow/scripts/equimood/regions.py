@@ -8,7 +8,8 @@ and so its enrichment, by a third.
 - A roll-up (``tables.ROLLUPS``) is the union of its visible regions.
 - Three or more points are the region's outline, in order; one or two are the centres of discs.
 - ``background`` is what lies outside every other visible region, unless the user gives its outline
-  or mask; a background box only says where there is picture.
+  or mask; a background box only says where there is picture. Less than RIM of the input is none:
+  around a box that is the frame, a rim of half pixels is left.
 - A region that is hidden, not annotated or not in the frame is missing, which is not zero; the
   scores say why it is (``missing``).
 - Regions may overlap: each is measured as if alone, and the scores say how far (``overlap``).
@@ -47,6 +48,8 @@ POINT_RADIUS = 0.03
 """Radius of the disc about a point, as a share of the input's side."""
 SUPERSAMPLE = 8
 """Subpixels per side in which outlines are filled."""
+RIM = 0.01
+"""Share of the input below which what no region covers is no background."""
 MEASURES = ["signed", "positive", "area", "overlap", "missing"]
 """``missing`` is 0 where a region has a score, else 1 more than the place of the reason in
 ``tables.NOT_SEEN``; the last of them: it lies outside, or its mask or outline is empty."""
@@ -129,8 +132,9 @@ def rasterise(
             masks[row.region] = np.maximum(mask, masks.get(row.region, np.float32(0)))
     seen = [mask for name, mask in masks.items() if name not in CELLS]
     if seen and "background" not in masks and not _hidden(rows, "background"):
-        others = np.maximum.reduce(seen)
-        masks["background"] = (1 - others) * (1 if ground is None else ground)
+        left = (1 - np.maximum.reduce(seen)) * (1 if ground is None else ground)
+        if left.mean() >= RIM:
+            masks["background"] = left
     for rollup, parts in ROLLUPS.items():
         if visible := [masks[part] for part in parts if part in masks]:
             masks[rollup] = np.maximum.reduce(visible)
