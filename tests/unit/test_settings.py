@@ -191,8 +191,8 @@ def test_a_value_that_does_not_fit_is_answered_with_what_to_write(key, value, to
         ({"max_steps": 8}, "max_steps 8 is below n_steps; write at least 16"),
         (
             {"baseline": "neutral", "neutral": "neutral", "n_references": 9},
-            "are shared between n_references 9, and each needs 4; write n_steps (and max_steps) of "
-            "at least 36, or n_references of at most 4",
+            "are shared between n_references 9, and each needs 3; write n_steps (and max_steps) of "
+            "at least 27, or n_references of at most 5",
         ),
     ],
 )

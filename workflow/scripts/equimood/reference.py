@@ -42,12 +42,12 @@ DEMO: Final[dict[str, Any]] = {
     "search": {"views": [["whole"], ["head"]], "n_heads": 24},
     # What speaks for an emotion is asked against resting horses; a part is explained, for time.
     "explain": {
-        "max_images": 200,
+        "max_images": 180,
         "baseline": "neutral",
         "neutral": "neutral",
-        "n_references": 12,
-        "n_steps": 48,
-        "control_images": 80,
+        "n_references": 24,
+        "n_steps": 72,
+        "control_images": 60,
     },
     # What truly shows each drawn emotion, so that the agreement can be seen where it must be high.
     "ethogram": {"annoyed": ["ears"], "relaxed": ["mouth"], "alarmed": ["eyes"]},

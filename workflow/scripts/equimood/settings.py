@@ -471,7 +471,7 @@ class Evaluate(Section):
     no test. The smallest p it can find is 1 / (1 + this)."""
 
 
-LEAST_POINTS = 4
+LEAST_POINTS = 3
 """Of the path from each neutral photograph: with its two ends alone a map is another one."""
 
 
