@@ -1,7 +1,7 @@
 """How often the known cause of a drawn horse's emotion comes first, question by question.
 
     PYTHONPATH=workflow/scripts python benchmarks/ground_truth.py causes [--each 24] [--only TEXT]
-    PYTHONPATH=workflow/scripts python benchmarks/ground_truth.py points [--each 24]
+    PYTHONPATH=workflow/scripts python benchmarks/ground_truth.py points|references [--each 24]
 
 The demo's horses, backbone and settings, with the changes of each row: what the model sees, how
 regions are given, what a photograph is compared with. In place of the search and its heads stands a
@@ -13,7 +13,7 @@ saw the horse. A study tells the same of its own models in explanation/checks.js
 import argparse
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ class Linear(nn.Module):
 def main() -> None:
     """Print the share of right answers whose cause comes first, row by row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["causes", "points"])
+    parser.add_argument("what", choices=["causes", "points", "references"])
     parser.add_argument("--each", type=int, default=24, help="right answers of each class")
     parser.add_argument("--only", default="", help="rows whose name has this")
     parser.add_argument("--threads", type=int, default=2)
@@ -189,48 +189,99 @@ def measured(
     return "\n".join(told)
 
 
-def accuracy(
-    row: Row, drawn: Path, backbone: backbones.Backbone, study: settings.Settings, each: int
-) -> str:
-    """Say, by the points of an image, how far maps are from those of many points."""
-    photos, given, pixels, affines = seen(row, drawn, backbone, study)
-    with torch.no_grad():
-        X = torch.cat([backbone(p.float() / 255, ["avg"])["avg"] for p in pixels.split(32)])
-    truth = photos["label"].to_numpy()
-    train, test = next(iter(GroupKFold(4).split(X, groups=photos["horse"])))
-    model, classes = fitted(backbone, X[train].numpy(), truth[train])
-    neutral, n = train[truth[train] == "neutral"], study.explain.n_references
-    references = pixels[neutral[np.linspace(0, len(neutral) - 1, n).round().astype(int)]]
-    labels = [label for label in classes if label != "neutral"]
-    own = np.concatenate([test[truth[test] == label][: -(-each // 4)] for label in labels])
-    chosen = photos.iloc[own].assign(target=truth[own])
-    target = torch.tensor([classes.index(label) for label in truth[own]])
-    rows_of, names = dict(list(given.groupby("image"))), regions.names(given)
+@dataclass(frozen=True)
+class Sample:
+    """Photographs of the first fold, the model that never saw their horses, and neutral ones."""
 
-    def explained(n_steps: int, max_steps: int) -> tuple[np.ndarray, pd.Series, Any]:
-        asked = study.explain.model_copy(update={"n_steps": n_steps, "max_steps": max_steps})
-        found = integrated_gradients.integrate(
-            model, [pixels[own].float() / 255], target, asked, [references.float() / 255]
+    photos: pd.DataFrame
+    model: Linear
+    target: Tensor
+    pixels: Tensor
+    neutral: Tensor
+    score: Callable[[Tensor], pd.Series]
+    explain: settings.Explain
+
+    @classmethod
+    def of(
+        cls,
+        row: Row,
+        drawn: Path,
+        backbone: backbones.Backbone,
+        study: settings.Settings,
+        each: int,
+    ) -> "Sample":
+        """Take a quarter of ``each`` photographs of every class but the neutral one."""
+        photos, given, pixels, affines = seen(row, drawn, backbone, study)
+        with torch.no_grad():
+            X = torch.cat([backbone(p.float() / 255, ["avg"])["avg"] for p in pixels.split(32)])
+        truth = photos["label"].to_numpy()
+        train, test = next(iter(GroupKFold(4).split(X, groups=photos["horse"])))
+        model, classes = fitted(backbone, X[train].numpy(), truth[train])
+        labels = [label for label in classes if label != "neutral"]
+        own = np.concatenate([test[truth[test] == label][: -(-each // 4)] for label in labels])
+        chosen = photos.iloc[own].assign(target=truth[own])
+        rows_of, names = dict(list(given.groupby("image"))), regions.names(given)
+
+        def score(maps: Tensor) -> pd.Series:
+            scores = scored(chosen, maps, affines, rows_of, names)
+            return scores.set_index(["image_id", "region"])["enrichment"]
+
+        neutral = np.random.default_rng(0).permutation(train[truth[train] == "neutral"])
+        target = torch.tensor([classes.index(label) for label in truth[own]])
+        return cls(
+            chosen, model, target, pixels[own].float() / 255, pixels[neutral].float() / 255,
+            score, study.explain,
+        )  # fmt: skip
+
+    def explained(
+        self, references: Tensor, n_steps: int, max_steps: int
+    ) -> integrated_gradients.Integrated:
+        """Explain the photographs against some of the neutral ones."""
+        points = {"n_steps": n_steps, "max_steps": max_steps, "n_references": len(references)}
+        asked = self.explain.model_copy(update=points)
+        return integrated_gradients.integrate(
+            self.model, [self.pixels], self.target, asked, [references]
         )
-        scores = scored(chosen, found.maps[0], affines, rows_of, names)
-        enrichment = scores.set_index(["image_id", "region"])["enrichment"]
-        return faithfulness.cells(found.maps).numpy(), enrichment, found
 
-    fine, truly, _ = explained(FINE * n, FINE * n)
+
+def points(*given: Any) -> str:
+    """Say, by the points of an image, how far maps are from those of many points."""
+    sample = Sample.of(*given)
+    n = sample.explain.n_references
+    fine = sample.explained(sample.neutral[:n], FINE * n, FINE * n)
+    cells, truly = faithfulness.cells(fine.maps).numpy(), sample.score(fine.maps[0])
     told = []
     for first, most in ((2, 2 * n), (2, 128), (3, 3 * n), (3, 128), (4, 128), (6, 6 * n)):
         began = time.process_time()
-        cells, enrichment, found = explained(first * n, most)
-        spent = (time.process_time() - began) / len(own)
-        alike = np.median(faithfulness.rank_correlation(cells, fine))
-        off = np.log(enrichment / truly).abs()
+        found = sample.explained(sample.neutral[:n], first * n, most)
+        spent = (time.process_time() - began) / len(sample.photos)
+        alike = faithfulness.rank_correlation(faithfulness.cells(found.maps).numpy(), cells)
+        off = np.log(sample.score(found.maps[0]) / truly).abs()
         told.append(
             f"\n    from {first * n:3} to {most:3} points: gap {found.gap.median():.3f}, rank "
-            f"correlation {alike:.2f}, enrichment off by {np.expm1(off.median()):.1%} (95 %: "
-            f"{np.expm1(off.quantile(0.95)):.0%}), {found.steps.double().mean():.0f} points, "
-            f"{spent:.2f} s of CPU"
+            f"correlation {np.median(alike):.2f}, enrichment off by {np.expm1(off.median()):.1%} "
+            f"(95 %: {np.expm1(off.quantile(0.95)):.0%}), {found.steps.double().mean():.0f} "
+            f"points, {spent:.2f} s of CPU"
         )
-    return f"{len(own)} photographs" + "".join(told)
+    return f"{len(sample.photos)} photographs" + "".join(told)
+
+
+def references(*given: Any) -> str:
+    """Say, by the number of neutral photographs, how like the maps against two sets are."""
+    sample = Sample.of(*given)
+    told = []
+    for n in (4, 12, 24, 32, 48):
+        began = time.process_time()
+        one, other = (
+            faithfulness.cells(
+                sample.explained(sample.neutral[k * n : (k + 1) * n], 4 * n, 4 * n).maps
+            ).numpy()
+            for k in (0, 1)
+        )
+        spent = (time.process_time() - began) / len(sample.photos) / 2
+        alike = np.median(faithfulness.rank_correlation(one, other))
+        told.append(f"\n    {n:2} neutral photographs: {alike:.2f}, {spent:.2f} s of CPU")
+    return f"{len(sample.photos)} photographs" + "".join(told)
 
 
 def fitted(
@@ -301,7 +352,7 @@ def scored(
     return regions.table(about, np.stack(measures), positive, names)
 
 
-WHAT = {"causes": measured, "points": accuracy}
+WHAT = {"causes": measured, "points": points, "references": references}
 
 if __name__ == "__main__":
     main()

@@ -47,6 +47,7 @@ DEMO: Final[dict[str, Any]] = {
         "neutral": "neutral",
         "n_references": 24,
         "n_steps": 72,
+        "max_steps": 160,
         "control_images": 60,
     },
     # What truly shows each drawn emotion, so that the agreement can be seen where it must be high.
