@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients
-from equimood import backbones, devices, images, integrated_gradients, settings
+from equimood import backbones, devices, images, integrated_gradients, quadrature, settings
 from torch import Tensor, nn
 
 N_CLASSES = 4
@@ -139,7 +139,9 @@ def speed(model: Model, pixels: Tensor, target: Tensor, asked: argparse.Namespac
         ]
         return torch.cat(own)
 
-    missed = (captum().double().sum((1, 2, 3)) - change).abs() / change.abs().clamp(min=0.1)
+    missed = (captum().double().sum((1, 2, 3)) - change).abs() / change.abs().clamp(
+        min=quadrature.SMALLEST_CHANGE
+    )
     limit = float(np.percentile(missed.cpu(), 95))
     chosen = settings.Explain(
         n_steps=asked.n_steps, max_steps=asked.max_steps, batch_size=asked.batch,

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from equimood import devices
 from equimood.logs import log
 
-SMALLEST_CHANGE = 0.1
+SMALLEST_CHANGE = 0.5
 """Logit change below which a completeness gap is taken relative to this: a ratio to nearly nothing
-would flag images whose explanation is exact to a hundredth of a logit."""
+would refine, and flag, images whose explanation is exact enough. A twentieth of it changes a
+probability by less than one percent."""
 SHARE_HALVED = 0.5
 """Of an image's error, the share held by the intervals that a round halves."""
 

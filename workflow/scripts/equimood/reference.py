@@ -39,17 +39,17 @@ DEMO: Final[dict[str, Any]] = {
         }
     },
     "ingest": {"shards": 2},
-    "search": {"views": [["whole"], ["head"]], "n_heads": 24},
+    "search": {"views": [["whole"], ["head"]], "n_heads": 16},
     # What speaks for an emotion is asked against resting horses; a part is explained, for time.
     "explain": {
-        "max_images": 180,
+        "max_images": 140,
         "baseline": "neutral",
         "neutral": "neutral",
-        "n_references": 24,
-        "n_steps": 72,
-        "max_steps": 160,
-        "control_images": 60,
+        "n_references": 16,
+        "n_steps": 48,
+        "control_images": 80,
     },
+    "explanation_tests": {"n_images": 20},
     # What truly shows each drawn emotion, so that the agreement can be seen where it must be high.
     "ethogram": {"annoyed": ["ears"], "relaxed": ["mouth"], "alarmed": ["eyes"]},
 }

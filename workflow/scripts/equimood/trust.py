@@ -14,7 +14,7 @@ import pandas as pd
 from equimood import settings
 from equimood.intervals import POSITIVE, interval, stacked
 from equimood.region_statistics import MORE_THAN_BOTH
-from equimood.tables import ROLLUPS, level_of
+from equimood.tables import CONTAINERS, ROLLUPS, level_of
 
 Verdict = Literal["passed", "doubtful", "failed", "not judged"]
 ORDER: tuple[Verdict, ...] = ("failed", "doubtful", "passed", "not judged")
@@ -279,6 +279,7 @@ def most_enriched(summary: pd.DataFrame) -> list[dict[str, Any]]:
 
     leading : of what on the whole speaks for the class, is seen in most of its images and was told
         from its area and from random weights, the most enriched; with its ``leading_enrichment``.
+        The head or the horse only where no part of them is annotated.
     region : that with the largest ``share`` of the class's images in which it comes first.
     outside : of what is no part of the horse (tack, human, object, background), that with the
         largest ``outside_share`` of images in which it comes first on the whole, what speaks
@@ -294,7 +295,8 @@ def most_enriched(summary: pd.DataFrame) -> list[dict[str, Any]]:
         n_images = int(of["n_images"].max())
         seen = of["n_images"] / n_images  # where one is not seen, another comes first
         shown = of["verdict"].astype(str).str.startswith(MORE_THAN_BOTH)
-        leads = of[shown & (of["signed"] > 0) & (seen > MOST)]["enrichment"].nlargest(1)
+        parts = ~of.index.isin(CONTAINERS) | (not of.index.isin(list(ROLLUPS)).any())
+        leads = of[shown & parts & (of["signed"] > 0) & (seen > MOST)]["enrichment"].nlargest(1)
         first, net = ((of[figure] * seen).nlargest(1) for figure in ("top_rate", "signed"))
         context = of.index.isin(ROLLUPS["context"])
         outside = (of["top_net_rate"] * seen)[context & (of["top_net_rate"] > 0)].nlargest(1)
