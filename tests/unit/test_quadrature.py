@@ -67,7 +67,7 @@ def test_lobatto_is_exact_for_polynomials_and_symmetric(n):
     assert rule.t == pytest.approx(1 - rule.t[::-1], abs=1e-13)
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("test_resnet", 0.01), ("test_vit", 0.0)])
+@pytest.mark.parametrize(("name", "tolerance"), [("test_resnet", 0.002), ("test_vit", 0.0)])
 def test_maps_are_captums_on_the_same_nodes_whether_refined_or_not(networks, name, tolerance):
     model, views = networks[name], pixels(4)
     target = torch.tensor([0, 1, 2, 1])
@@ -102,7 +102,7 @@ def test_captum_stays_selectable_with_its_own_rule(networks):
 def test_points_are_added_only_to_images_above_the_tolerance_and_until_they_are_not(networks):
     model, views, target = networks["test_resnet"], pixels(8), torch.arange(8) % 3
     first = integrated_gradients.integrate(model, [views], target, explain(max_steps=6))
-    limit = float(first.gap.median())
+    limit = float(first.gap.median()) * 1.001
     found = integrated_gradients.integrate(
         model, [views], target, explain(tolerance=limit, max_steps=200)
     )
