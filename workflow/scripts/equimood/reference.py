@@ -39,7 +39,7 @@ DEMO: Final[dict[str, Any]] = {
         }
     },
     "ingest": {"shards": 2},
-    "search": {"views": [["whole"], ["head"]], "n_heads": 16},
+    "search": {"views": [["whole"], ["head"]], "n_heads": 24},
     # What speaks for an emotion is asked against resting horses; a part is explained, for time.
     "explain": {
         "max_images": 140,
