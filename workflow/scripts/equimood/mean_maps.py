@@ -32,9 +32,7 @@ Array = NDArray[np.float64]
 LANDMARKS = ["ear_left", "ear_right", "eye_left", "eye_right", "nostril_left", "nostril_right",
              "mouth_corner"]  # fmt: skip
 """Regions whose centres lay a face on the mean face."""
-DRAWN = [*LANDMARKS, "upper_lip", "lower_lip_chin"]
-"""Regions drawn on it."""
-NAMED = {"mouth_corner": "corner of the mouth", "lower_lip_chin": "lips"}
+NAMED = {"mouth_corner": "corner of the mouth"}
 FEWEST = 3
 """Visible landmarks that a face needs."""
 MOST_FACES = 2000
@@ -60,7 +58,7 @@ class Face:
     Attributes
     ----------
     landmarks : (len(LANDMARKS), 2), NaN where nobody shows it.
-    regions : mean x, y, width, height of each of DRAWN that is shown.
+    regions : mean x, y, width, height of each of LANDMARKS that is shown.
     """
 
     landmarks: Array
@@ -197,7 +195,7 @@ def places(regions: pd.DataFrame) -> dict[tuple[str, str], dict[str, Array]]:
     ----------
     regions : ``tables.GIVEN_REGIONS``. Boxes and points are used; masks are not.
     """
-    known = regions["region"].isin(DRAWN) & (regions["kind"] != "mask")
+    known = regions["region"].isin(LANDMARKS) & (regions["kind"] != "mask")
     shown = regions[regions["visible"] & known]
     found: dict[tuple[str, str], dict[str, list[Array]]] = {}
     row: Any
@@ -251,7 +249,7 @@ def _outlines(
         for name, place in own.items():
             moved_place = np.concatenate([moved(affine, place[:2]), scale * place[2:]])
             laid.setdefault(name, []).append(moved_place)
-    return {name: np.mean(laid[name], axis=0) for name in DRAWN if name in laid}
+    return {name: np.mean(laid[name], axis=0) for name in LANDMARKS if name in laid}
 
 
 def lay(map_: np.ndarray, to_cells: Array) -> tuple[np.ndarray, np.ndarray]:
@@ -323,7 +321,7 @@ def gather(known: Known, regions: str | Path, seed: int) -> dict[str, list[MeanM
 
 
 def _read(regions: str | Path, paths: pd.Series) -> pd.DataFrame:
-    own = [("image", "in", paths.unique().tolist()), ("region", "in", DRAWN)]
+    own = [("image", "in", paths.unique().tolist()), ("region", "in", LANDMARKS)]
     return tables.read(regions, filters=own)
 
 
@@ -373,7 +371,7 @@ def _outline(axes: Axes, face: Face) -> None:
     """Draw where the parts of the face lie, and name them: apart where left and right are."""
     for x, y, width, height in face.regions.values():
         axes.add_patch(Ellipse((x, y), width, height, fill=False, edgecolor=INK, linewidth=0.7))
-    for part in ("ear", "eye", "nostril", "mouth", "lower_lip"):
+    for part in ("ear", "eye", "nostril", "mouth"):
         own = [(name, place) for name, place in face.regions.items() if name.startswith(part)]
         if not own:
             continue

@@ -57,7 +57,7 @@ def panel(
         if isnan(view.gap):  # occlusion and Grad-CAM need not add up
             gap = "not defined"
         rough = " (rough)" if view.gap > tolerance else ""
-        steps = "" if view.steps is None else f", {counted(view.steps, 'gradient')}"
+        steps = "" if view.steps is None else f", {counted(view.steps, 'point')}"
         mapped.set_xlabel(f"completeness gap {gap}{rough}{steps}", fontsize=7.5, color=GREY)
         if view.scores["visible"].any():
             _region_bars(figure.add_subplot(grid[row, 2]), view.scores, colormap)
