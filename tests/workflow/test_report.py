@@ -39,6 +39,14 @@ def page(first_run, program, tmp_path_factory):
         browser.close()
 
 
+def test_the_first_page_is_seen_from_its_beginning(page):
+    page.reload()
+    page.locator("h1", has_text="How it was done").wait_for()
+    first = page.locator(".document h1").first.bounding_box()
+    assert page.locator(".document").bounding_box()["height"] > 800  # taller than the window
+    assert first["y"] >= 0
+
+
 @pytest.mark.parametrize("path", FIGURES)
 def test_every_figure_opens(page, first_run, path):
     results = first_run[0].folder / "results/tiny"

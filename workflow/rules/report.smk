@@ -215,6 +215,7 @@ rule write_report:
         captions=sorted(
             str(path) for path in Path(workflow.basedir).glob("workflow/report/*.rst")
         ),
+        stylesheet=f"{workflow.basedir}/workflow/report/report.css",
         library=library("write_report"),
     output:
         f"{RESULTS}/report.zip",

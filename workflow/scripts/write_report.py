@@ -16,7 +16,8 @@ with tempfile.TemporaryDirectory(prefix=".report-", dir=report.parent) as aside:
     archive = Path(aside) / report.name
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", *snakemake.params.reported, "--report", archive,
-         "--snakefile", snakemake.params.snakefile, "--configfile", snakemake.input.settings],
+         "--snakefile", snakemake.params.snakefile, "--configfile", snakemake.input.settings,
+         "--report-html-stylesheet-path", snakemake.input.stylesheet],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     logs.log.info(done.stderr)
