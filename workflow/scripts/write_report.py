@@ -17,7 +17,7 @@ with tempfile.TemporaryDirectory(prefix=".report-", dir=report.parent) as aside:
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", *snakemake.params.reported, "--report", archive,
          "--snakefile", snakemake.params.snakefile, "--configfile", snakemake.input.settings,
-         "--report-html-stylesheet-path", snakemake.input.stylesheet],
+         "--report-stylesheet", snakemake.input.stylesheet],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     logs.log.info(done.stderr)
