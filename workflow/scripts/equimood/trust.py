@@ -95,8 +95,9 @@ ABOUT = {
         "The photograph is compared with another picture of nothing to see, or with other neutral "
         "photographs. The map should stay as it is.",
         "The maps do not hang on what the photograph is compared with.",
-        "The maps may depend on what the photograph is compared with: name the baseline wherever a "
-        "map is shown, and look at both.",
+        "The maps may depend on what the photograph is compared with: believe regions over many "
+        "photographs, not single maps, and name the baseline wherever a map is shown. Against "
+        "neutral photographs, more of them (explain.n_references) make it steadier.",
     ),
 }
 
