@@ -62,6 +62,7 @@ def head(margin: float) -> dict[str, Any]:
 
 WHOLE: dict[str, Any] = {"box": "picture"}
 NARROW = BLUR | {"blur": 0.1}
+MANY = {"n_references": 24, "n_steps": 72}
 DEMO = Row("head with a margin of 0.4, 16 neutral photographs (the demo)", head(0.4))
 ROWS = [
     Row("whole, boxes as regions, blur", WHOLE, BLUR, boxes=True),
@@ -74,12 +75,13 @@ ROWS = [
         "the same, neutral's logit held against the answer's", head(0.4),
         NARROW | {"target": "contrast", "contrast": "neutral"},
     ),
-    Row("whole, 16 neutral photographs", WHOLE),
-    Row("head with a margin of 0.15, 16 neutral photographs", head(0.15)),
+    Row("whole, 24 neutral photographs", WHOLE, MANY),
+    Row("head with a margin of 0.15, 24 neutral photographs", head(0.15), MANY),
     DEMO,
-    Row("the same, 24 neutral photographs", head(0.4), {"n_references": 24, "n_steps": 72}),
+    Row("the same, 24 neutral photographs", head(0.4), MANY),
+    Row("the same, 12 neutral photographs", head(0.4), {"n_references": 12, "n_steps": 36}),
     Row("the same, 4 neutral photographs", head(0.4), {"n_references": 4, "n_steps": 16}),
-    Row("halter: head, 16 neutral photographs (the demo)", head(0.4), shortcut="halter"),
+    Row("halter: head, 24 neutral photographs", head(0.4), MANY, shortcut="halter"),
     Row("halter: head, blur", head(0.4), BLUR, shortcut="halter"),
     Row("bucket: whole, 16 neutral photographs", WHOLE, shortcut="bucket"),
     Row("bucket: whole, blur", WHOLE, BLUR, shortcut="bucket"),
