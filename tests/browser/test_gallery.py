@@ -121,7 +121,7 @@ def shown(photo):
 
 
 def top(photo):
-    return max(shown(photo)["regions"], key=lambda row: row[1])[0]
+    return max(shown(photo)["regions"], key=lambda row: (row[3] > 0, row[1]))[0]
 
 
 def outcome(photo):

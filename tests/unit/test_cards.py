@@ -131,13 +131,16 @@ def test_a_failed_test_of_the_explanations_stands_at_the_top_of_the_first_page(s
     stated |= {"baseline": "neutral", "n_explained": 200}
     stated["explained"] = {
         "summary": "7 of 7 tests passed.", "failed": [], "outside": [], "leading": leading,
-        "most_net": [{"target": "annoyed", "view": "whole", "most_net": "background"}],
+        "most_net": [{"target": "annoyed", "view": "whole", "most_net": "background",
+                      "most_signed": 5.21}],
     }  # fmt: skip
     assert "neck posture of annoyed in view whole (3.1 times its area's share)." in shown()
     assert "200 photographs were explained. What" in shown()
     stated["views_hold"] = [{"view": "whole", "share": 0.3}, {"view": "head", "share": 0.7}]
     assert "answer, view whole holds 30%, view head holds 70%: shares" in shown()
-    assert "more lies in background than in any region of the horse: compared" in shown()
+    assert (
+        "more lies in background (5.2 logits) than in any region of the horse: compared" in shown()
+    )
     assert "Explanations: 7 of 7 tests passed." in shown()
     card = pages.from_markdown(cards.model_card(stated, CARD), "demo")
     assert "<p>Explanations of the judged models: 7 of 7 tests passed.</p>" in card

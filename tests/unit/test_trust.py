@@ -173,6 +173,7 @@ def test_the_page_begins_with_what_was_not_passed_and_escapes_names():
         "view": nasty, "target": nasty, "n_images": 9, "leading": "ears",
         "leading_enrichment": 3.0, "region": "object", "share": 0.9,
         "outside": "object", "outside_share": 0.9, "named": True,
+        "most_net": "object", "most_signed": 2.0,
     }]  # fmt: skip
     page = trust_pages.page(found, b"png")
     assert "5 of 7 tests passed" not in page.split("<h3>")[1]

@@ -16,7 +16,9 @@
     photo.outcome = !photo.sure ? "unsure" : photo.predicted === photo.truth ? "right" : "wrong";
     photo.searched = plain(`${photo.horse}\n${photo.path}\n${photo.session ?? ""}`);
     for (const view of photo.views) {
-      view.top = view.regions.reduce((best, row) => (best && best[1] >= row[1] ? best : row), null)?.[0];
+      const speak = view.regions.filter(([, , , net]) => net > 0);
+      const rows = speak.length ? speak : view.regions;
+      view.top = rows.reduce((best, row) => (best && best[1] >= row[1] ? best : row), null)?.[0];
     }
   }
   // Occlusion and Grad-CAM need not add up to anything.

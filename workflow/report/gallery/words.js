@@ -65,7 +65,7 @@ window.words = {
     how: "How to read it, and keys",
     explanation: [
       "Each photograph is explained by the model that never saw its horse. Warm colours speak for the emotion explained, cold ones against it; the colours of one map do not compare with another’s.",
-      "Top region: the one with most evidence for its area, in the view shown. Error: 1 less the probability of the annotated emotion. Completeness gap: how far the map is from adding up to the score; above the tolerance it is rough.",
+      "Top region: of those that speak for it on the whole, the one with most evidence for its area, in the view shown. Error: 1 less the probability of the annotated emotion. Completeness gap: how far the map is from adding up to the score; above the tolerance it is rough.",
       "A map shows what the model uses, which need not be what horses express.",
       "Keys: / find · arrows move · Enter opens · Escape closes · in a panel, left and right turn pages · M hides or shows the map.",
     ],
@@ -135,7 +135,7 @@ window.words = {
     how: "Comment lire, et touches",
     explanation: [
       "Chaque photographie est expliquée par le modèle qui n’a jamais vu ce cheval. Les couleurs chaudes parlent pour l’émotion expliquée, les froides contre elle ; les couleurs d’une carte ne se comparent pas à celles d’une autre.",
-      "Région dominante : celle qui porte le plus d’indices pour sa surface, dans la vue montrée. Erreur : 1 moins la probabilité de l’émotion annotée. Écart de complétude : ce qui manque à la carte pour que sa somme soit le score ; au-delà de la tolérance, elle est approximative.",
+      "Région dominante : parmi celles qui parlent pour elle dans l’ensemble, celle qui porte le plus d’indices pour sa surface, dans la vue montrée. Erreur : 1 moins la probabilité de l’émotion annotée. Écart de complétude : ce qui manque à la carte pour que sa somme soit le score ; au-delà de la tolérance, elle est approximative.",
       "Une carte montre ce que le modèle utilise, qui n’est pas forcément ce que les chevaux expriment.",
       "Touches : / chercher · flèches se déplacer · Entrée ouvrir · Échap fermer · dans un panneau, gauche et droite tournent les pages · M cache ou montre la carte.",
     ],

@@ -286,7 +286,7 @@ def most_enriched(summary: pd.DataFrame) -> list[dict[str, Any]]:
         largest ``outside_share`` of images in which it comes first on the whole, what speaks
         against the class taken off; ``named``: whether that is the case in most images.
     most_net : what is no part of the horse and has on the whole more of the score (``signed``) than
-        the head, the horse or any other region; else None.
+        the head, the horse or any other region; else None. ``most_signed``: the most, in logits.
     """
     told = (summary["model"] == "trained") & (summary["region"] != "context")
     rows = summary[told & (summary["region"].map(level_of) != "part")]
@@ -314,5 +314,6 @@ def most_enriched(summary: pd.DataFrame) -> list[dict[str, Any]]:
             "named": bool(outside.sum() > MOST),
             "most_net": net.index[0]
             if net.index[0] in ROLLUPS["context"] and net.iloc[0] > 0 else None,
+            "most_signed": float(net.iloc[0]),
         })  # fmt: skip
     return found

@@ -54,16 +54,17 @@ doubtful otherwise; few photographs leave more in doubt (<code>explanation_tests
 <p>The region that most often comes first in a photograph (that with the most of what speaks for the
 class for its area), over all photographs explained; and, of what is no part of the horse, that which
 most often comes first on the whole: with the most attribution for its area when what speaks against
-the class is taken off. Where that is tack, a human, an object or the background in most
+the class is taken off. At last, what holds most of the score in sum, whatever its area. Where that is tack, a human, an object or the background in most
 photographs of a class, the model may tell the class by it, and the first page says so; unless the
 region overlaps the horse.</p>
 <table>
 <thead><tr><th>explained class</th><th>view</th><th>photographs</th><th>most often</th><th>in</th>
-<th>outside the horse</th><th>in</th></tr></thead>
+<th>outside the horse</th><th>in</th><th>most in sum</th></tr></thead>
 <tbody>
 {% for row in enriched %}<tr{% if row.named %} class="failed"{% endif %}><td>{{ row.target }}</td><td>{{ row.view }}</td>
 <td>{{ row.n_images }}</td><td>{{ row.region }}</td><td>{{ "%.0f" | format(100 * row.share) }}%</td>
-<td>{{ row.outside or "–" }}</td><td>{{ "%.0f" | format(100 * row.outside_share) }}%</td></tr>
+<td>{{ row.outside or "–" }}</td><td>{{ "%.0f" | format(100 * row.outside_share) }}%</td>
+<td>{% if row.most_net %}{{ row.most_net }}, {{ "%.1f" | format(row.most_signed) }} logits{% else %}the horse{% endif %}</td></tr>
 {% endfor %}</tbody>
 </table>
 {% endif %}""")  # noqa: E501
