@@ -94,13 +94,12 @@ def files_state(folder):
 
 
 def check_inputs(settings):
-    """Tell what is wrong with the folders, files and tables that the settings name.
+    """Tell what is wrong with the tables that the settings name, and whether results can be written.
 
     The annotations are read, and so checked, by `study_folds`.
     """
     results = Path("results", settings.study)
     runs.check_writable([results, results / "logs", "state"])
-    study_settings.check_paths(settings)
     if settings.data.codes:
         tables.read_codes(settings.data.codes)
     views = {name: settings.views[name] for name in settings.searched_views}
@@ -134,6 +133,8 @@ def study_folds(settings):
 with mistakes_told():
     source = ", ".join(str(file) for file in workflow.configfiles)
     settings = study_settings.load(config, source)
+    if workflow.is_main_process:
+        study_settings.check_paths(settings)
     FOLDS = study_folds(settings)
     if workflow.is_main_process:  # once, before any job
         check_inputs(settings)

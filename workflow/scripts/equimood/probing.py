@@ -132,9 +132,8 @@ def probe(
         model = load_model(str(fold))
         twin, compared = retrain(str(fold), model), references.tensors(str(fold), model)
         baseline: tuple[settings.Explain, list[Tensor] | None] | None = None
-        if another[1].enough(
-            str(fold), explain.n_references
-        ):  # else a map were held against itself
+        # with too few neutral photographs a map would be held against itself
+        if another[1].enough(str(fold), explain.n_references):
             baseline = another[0], another[1].tensors(str(fold), model)
         for batch in _batches(model, of_fold, explain, Path(images_dir), device):
             own = int(digest(seed, batch.about["photo_id"].tolist(), length=8), 16)
