@@ -91,7 +91,7 @@ def test_the_steps_that_a_map_took_are_shown(explained):
     (example,) = examples.gather([PHOTOS[0]], known)
     steps = example.views[0].steps
     assert steps >= 4
-    assert f"{steps} gradients" in words(example.panel(CLASSES, 0.05, "PuOr"))
+    assert f"{steps} points" in words(example.panel(CLASSES, 0.05, "PuOr"))
 
 
 def test_a_contact_sheet_names_horse_and_answer_of_each_photograph(explained, tmp_path):
