@@ -29,6 +29,7 @@ include: "workflow/rules/raters.smk"
 include: "workflow/rules/calibration.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/trust.smk"
+include: "workflow/rules/gallery.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/predict.smk"
 

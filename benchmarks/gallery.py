@@ -20,16 +20,20 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from equimood import attribution, examples, gallery, overlays, panels, tables
+from equimood import attribution, examples, gallery, map_shards, overlays, panels, tables
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 PAGE = Path("workflow/report/gallery").resolve()
 CLASSES = ["neutral", "annoyed", "relaxed", "alarmed"]
+STUDY: dict[str, Any] = {
+    "tolerance": 0.05, "compared": {"baseline": "blur"}, "tests": None, "drawn": False,
+    "colormap": "PuOr",
+}  # fmt: skip
 GIB = 2**30
 LIBRARY = str(Path(gallery.__file__).parents[1])
 SCROLL = """async () => {
@@ -140,12 +144,12 @@ def draw(folder: Path, n: int) -> None:
             "id": f"{i:032x}", "path": f"horse{i % 200:03d}/session{i % 7}/{i:06d}.jpg",
             "horse": f"Horse {i % 200:03d}", "session": f"session{i % 7}",
             "truth": int(rng.integers(4)), "predicted": int(p.argmax()), "target": int(p.argmax()),
-            "sure": bool(p.max() > 0.5), "unlike": i % 50 == 0,
+            "against": None, "sure": bool(p.max() > 0.5), "unlike": i % 50 == 0,
             "p": [gallery._rounded(x) for x in p], "gap": gallery._rounded(rng.gamma(1, 0.02)),
             "steps": 32, "views": views,
         }  # fmt: skip
 
-    about = gallery._about("benchmark", CLASSES, 0.05, "PuOr", n)
+    about = gallery.about("benchmark", CLASSES, n_explained=n, **STUDY)
     gallery.write_data(folder / "data.js", about, map(entry, range(n)))
     for part in PAGE.iterdir():
         (folder / part.name).write_bytes(part.read_bytes())
@@ -176,22 +180,20 @@ def write(folder: Path, n: int) -> None:
         "scale": np.ones(2 * n, np.float32), "image_id": tables.pack_ids(catalogue["image_id"]),
         "target": np.zeros(2 * n, np.int64), "gap": np.zeros(2 * n, np.float32),
     }  # fmt: skip
-    part |= {
-        name: np.zeros(2 * n, np.int32) for name in attribution.MAP_TENSORS if name not in part
-    }
+    part |= {name: np.zeros(2 * n, np.int32) for name in map_shards.MAP_TENSORS if name not in part}
     attribution._write_maps([part], folder / "maps.safetensors", {"classes": CLASSES})
     scores = pd.DataFrame(columns=tables.REGION_SCORES.names)
     tables.write(scores, folder / "scores.parquet", tables.REGION_SCORES)
     del part
-    backbone = SimpleNamespace(side=224, fit="squash", crop_share=1.0)
+    backbone = {"side": 224, "fit": "squash", "crop_share": 1.0}
     known = examples.Known(
         predictions, catalogue, [folder / "maps.safetensors"], [folder / "scores.parquet"],
         {"0": {"views": list(views), "backbone": "b"}}, {"b": backbone}, folder,
     )  # fmt: skip
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, time.perf_counter()
     gallery.write(
-        folder / "gallery", known, [], study="benchmark", classes=CLASSES, n=None, tolerance=0.05,
-        colormap="PuOr", seed=1, workers=2,
+        folder / "gallery", known, [], study="benchmark", classes=CLASSES, n=None, **STUDY,
+        seed=1, workers=2,
     )  # fmt: skip
     took = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
@@ -213,9 +215,7 @@ def maps(folder: Path, n: int) -> None:
             "target": np.zeros(n, np.int64),
             "gap": np.zeros(n, np.float32),
         }
-        part |= {
-            name: np.zeros(n, np.int32) for name in attribution.MAP_TENSORS if name not in part
-        }
+        part |= {name: np.zeros(n, np.int32) for name in map_shards.MAP_TENSORS if name not in part}
         path = folder / f"{side}.safetensors"
         attribution._write_maps([part], path, {"classes": CLASSES})
         size = path.stat().st_size

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from equimood import gallery, tables
+from equimood.trust import ABOUT
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
@@ -15,6 +16,9 @@ HOSTILE = "<img src=x onerror=\"window.ran=1\"> 'É' \u2028 </script> ${1} &amp;
 CLASSES = ["calm", HOSTILE, "peur"]
 REGIONS = ["ears", "eyes", "mouth", "background"]
 N = 600
+COMPARED = {"baseline": "neutral", "n": 16, "label": HOSTILE}
+VERDICTS = {"deletion": "passed", "insertion": "doubtful", "baseline": "failed"}
+TESTS = {"tests": [{"test": test, "verdict": verdict} for test, verdict in VERDICTS.items()]}
 
 
 def entries(n):
@@ -35,7 +39,8 @@ def entries(n):
         yield {
             "id": f"{i:032x}", "path": f"día{i % 9}/{i:05}.jpg", "session": None if i % 2 else "s1",
             "horse": HOSTILE if i == 7 else f"Éclair {i % 50}", "truth": i % 3,
-            "predicted": predicted, "target": predicted, "sure": bool(p.max() > 0.5),
+            "predicted": predicted, "target": predicted,
+            "against": None if i % 2 else (predicted + 1) % 3, "sure": bool(p.max() > 0.5),
             "unlike": i % 100 == 0, "p": p.tolist(), "gap": round(rng.gamma(1, 0.03), 5),
             "steps": 32, "views": views,
         }  # fmt: skip
@@ -46,8 +51,11 @@ PHOTOS = list(entries(N))
 
 def write(folder, photos):
     """A gallery of these photographs; its address."""
-    about = gallery._about(HOSTILE, CLASSES, 0.05, "PuOr", 20_000)
-    gallery.write_data(folder / "data.js", about, photos)
+    study = gallery.about(
+        HOSTILE, CLASSES, tolerance=0.05, compared=COMPARED, tests=TESTS, drawn=True,
+        colormap="PuOr", n_explained=20_000,
+    )  # fmt: skip
+    gallery.write_data(folder / "data.js", study, photos)
     for name in ("pictures", "maps"):
         (folder / name).mkdir()
     for view in ("whole", "head"):
@@ -276,6 +284,33 @@ def test_a_panel_shows_every_view_its_map_regions_and_gap(page):
     text = page.locator("dialog").inner_text()
     assert f"{100 * photo['gap']:.1f}".removesuffix(".0") + "%" in text
     assert "32" in text and photo["path"] in text
+
+
+def test_it_says_which_tests_the_maps_passed_and_with_what_they_compare(page):
+    trust = page.locator("#trust")
+    assert trust.inner_text() == (
+        "1 of 3 tests of these maps passed; failed: another baseline; doubtful: showing only what "
+        "the map marks. The horses are drawn: this shows the method, and nothing about horses."
+    )
+    assert trust.get_attribute("class") == "failed"
+    for number, rather in (("00003.jpg", False), ("00004.jpg", True)):
+        choose(page, text=number)
+        page.locator(".tile button").click()
+        text = page.locator("dialog").evaluate("part => part.textContent")
+        assert f"Compared with16 photographs of {HOSTILE}" in text
+        photo = PHOTOS[int(number.removesuffix(".jpg"))]
+        asked = f"What speaks for {CLASSES[photo['target']]}"
+        if rather:
+            asked += f" rather than {CLASSES[photo['against']]}"
+        heading = page.locator("dialog .view h3").nth(1).evaluate("part => part.textContent")
+        assert heading == asked
+        page.keyboard.press("Escape")
+        page.wait_for_url(lambda url: "photo" not in url)
+    page.get_by_role("button", name="FR").click()
+    assert "échoués : une autre référence" in trust.inner_text()
+    words = page.evaluate("window.words")
+    for lang in ("en", "fr"):
+        assert words[lang]["tests"].keys() == ABOUT.keys()
 
 
 def test_the_map_can_be_weakened_and_hidden(page):

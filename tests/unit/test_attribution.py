@@ -15,9 +15,11 @@ from equimood import (
     embedding,
     images,
     integrated_gradients,
+    map_shards,
     models,
     references,
     regions,
+    sampling,
     settings,
     tables,
 )
@@ -102,7 +104,7 @@ def run(study, load_model, tag="", settings_=None, seed=1, **options):
         rows, load_model, region_table, chosen, "images", f"{tag}maps.safetensors",
         f"{tag}scores.parquet", "record", device=CPU, seed=seed, **options,
     )  # fmt: skip
-    maps = attribution.read_maps(f"{tag}maps.safetensors")
+    maps = map_shards.read(f"{tag}maps.safetensors")
     return new, maps, tables.read(f"{tag}scores.parquet")
 
 
@@ -215,18 +217,18 @@ def photos(n, share=0.2):
 
 def test_images_are_drawn_evenly_over_classes_and_a_small_class_leaves_its_places():
     many = photos(100)
-    chosen = many[many["photo_id"].isin(attribution.choose(many, 20, 1))]
+    chosen = many[many["photo_id"].isin(sampling.over_classes(many, 20, 1))]
     assert chosen["truth"].value_counts().to_dict() == {"alarmed": 10, "neutral": 10}
-    chosen = many[many["photo_id"].isin(attribution.choose(many, 60, 1))]
+    chosen = many[many["photo_id"].isin(sampling.over_classes(many, 60, 1))]
     assert chosen["truth"].value_counts().to_dict() == {"alarmed": 20, "neutral": 40}
-    assert len(attribution.choose(many, None, 1)) == 100
-    assert attribution.choose(many, 20, 1) != attribution.choose(many, 20, 2)
+    assert len(sampling.over_classes(many, None, 1)) == 100
+    assert sampling.over_classes(many, 20, 1) != sampling.over_classes(many, 20, 2)
 
 
 def test_added_images_change_the_choice_by_no_more_than_themselves():
     many = photos(200)
-    before = attribution.choose(many.iloc[:190], 40, 1)
-    after = attribution.choose(many.sample(frac=1, random_state=1), 40, 1)
+    before = sampling.over_classes(many.iloc[:190], 40, 1)
+    after = sampling.over_classes(many.sample(frac=1, random_state=1), 40, 1)
     added = set(many["photo_id"].iloc[190:])
     assert len(before - after) == len(after & added)
     assert after - before <= added
@@ -443,7 +445,7 @@ def test_without_a_region_table_there_are_maps_and_no_scores(study, backbone):
 
 def test_some_maps_are_read_alone(study, backbone):
     _, maps, _ = run(study, lambda fold: TinyModel(backbone, 1))
-    some = attribution.read_maps("maps.safetensors", maps.image_ids[3:5])
+    some = map_shards.read("maps.safetensors", maps.image_ids[3:5])
     assert some.image_ids == maps.image_ids[3:5]
     assert np.array_equal(some.values, maps.values[3:5])
 
@@ -568,7 +570,7 @@ def test_other_methods_go_the_same_way_and_have_a_gap_only_if_they_should_add_up
     assert np.isnan(maps.gap).all() == (method != "captum")
     assert not maps.rough[np.isnan(maps.gap)].any()
     assert scores.loc[scores["visible"], "enrichment"].notna().any()
-    told = attribution.gaps(["maps.safetensors"], 0.05)
+    told = map_shards.gaps(["maps.safetensors"], 0.05)
     assert told["n_images"] == 4
     assert (told["median"] is None) == (method != "captum")
     assert told["steps_median"] == {"captum": 8, "occlusion": 1 + 2 * 22**2, "gradcam": 1}[method]
@@ -585,7 +587,7 @@ def test_gaps_and_explained_photographs_are_told_over_all_shards(study, backbone
         steps.extend(maps.steps.tolist())
         target.extend(maps.target)
     assert len(gap) == 18 and min(gap) < max(gap)
-    found = attribution.gaps(paths, tolerance=float(np.sort(gap)[11]))
+    found = map_shards.gaps(paths, tolerance=float(np.sort(gap)[11]))
     assert found["n_images"] == 18
     assert found["median"] == pytest.approx(np.median(gap))
     assert found["p95"] == pytest.approx(np.percentile(gap, 95))
@@ -594,8 +596,8 @@ def test_gaps_and_explained_photographs_are_told_over_all_shards(study, backbone
     by_class = {of["target"]: of["median"] for of in found["classes"]}
     assert by_class == pytest.approx(pd.Series(gap).groupby(target).median().to_dict())
     assert sum(of["n_images"] for of in found["classes"]) == 18
-    nothing = attribution.gaps(paths[2:], 0.05)
+    nothing = map_shards.gaps(paths[2:], 0.05)
     assert (nothing["n_images"], nothing["median"], nothing["classes"]) == (0, None, [])
-    assert attribution.explained(paths, catalogue) == set(predictions["photo_id"])
-    assert attribution.explained(paths[:1], catalogue) == set(predictions["photo_id"][:5])
-    assert attribution.explained(paths[:1], catalogue[2:]) == set(predictions["photo_id"][1:5])
+    assert map_shards.explained(paths, catalogue) == set(predictions["photo_id"])
+    assert map_shards.explained(paths[:1], catalogue) == set(predictions["photo_id"][:5])
+    assert map_shards.explained(paths[:1], catalogue[2:]) == set(predictions["photo_id"][1:5])

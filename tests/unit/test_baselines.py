@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 import torch
 from equimood import baselines, evaluation, features
+from equimood.best import Best
 from equimood.heads import HeadConfig, Structure
-from equimood.search import Best
 from test_search import make_study
 
 HEAD = HeadConfig(0.01, 0.01, 0.0, 0.0, 1)

@@ -11,6 +11,7 @@ from test_attribution import CLASSES, CPU, TinyModel, explain, hex_id, run, stud
 from test_panels import words
 
 PHOTOS = [hex_id(f"p{i}.jpg") for i in range(9)]
+BLUR = {"baseline": "blur"}
 STRUCTURES = {
     "0": {"views": ["whole"], "backbone": "squashed"},
     "1": {"views": ["head", "whole"], "backbone": "squashed"},
@@ -40,8 +41,9 @@ def explained(study, monkeypatch):  # noqa: F811
     asked = explain(control_images=3)
     _, maps, scores = run((catalogue, predictions, region_table), models.get, settings_=asked)
     assert len(scores) == len(tables.read("scores.parquet"))
+    cards = {name: backbone.card for name, backbone in made.items()}
     known = examples.Known(
-        predictions, catalogue, ["maps.safetensors"], ["scores.parquet"], STRUCTURES, made,
+        predictions, catalogue, ["maps.safetensors"], ["scores.parquet"], STRUCTURES, cards,
         Path("images"),
     )  # fmt: skip
     return known, maps
@@ -91,7 +93,7 @@ def test_the_steps_that_a_map_took_are_shown(explained):
     (example,) = examples.gather([PHOTOS[0]], known)
     steps = example.views[0].steps
     assert steps >= 4
-    assert f"{steps} points" in words(example.panel(CLASSES, 0.05, "PuOr"))
+    assert f"{steps} points" in words(example.panel(CLASSES, 0.05, "PuOr", BLUR))
 
 
 def test_a_contact_sheet_names_horse_and_answer_of_each_photograph(explained, tmp_path):
@@ -99,7 +101,7 @@ def test_a_contact_sheet_names_horse_and_answer_of_each_photograph(explained, tm
     tiles = contact_sheets.gather(known, "alarmed", 2)
     (last,) = examples.gather([PHOTOS[4]], known)
     assert last.tile == (last.views[-1], "horse1\nneutral (60%)")
-    sheet = contact_sheets.draw("alarmed", tiles)
+    sheet = contact_sheets.draw("alarmed", tiles, BLUR)
     text = words(sheet)
     assert "Photographs of alarmed" in text
     assert sorted(horse for horse in ("horse0", "horse1", "horse2") if horse in text) == [
@@ -113,6 +115,6 @@ def test_a_contact_sheet_names_horse_and_answer_of_each_photograph(explained, tm
 def test_a_panel_says_what_was_predicted_and_annotated(explained):
     known, _ = explained
     (example,) = examples.gather([PHOTOS[4]], known)
-    figure = example.panel(CLASSES, 0.05, "PuOr")
+    figure = example.panel(CLASSES, 0.05, "PuOr", BLUR)
     assert figure.get_suptitle() == "horse1: predicted neutral (60 %), annotated alarmed"
     assert "p4.jpg" in words(figure) and "View: head" in words(figure)

@@ -14,7 +14,8 @@ PAGE = sorted((Path(__file__).parents[2] / "workflow/report/gallery").iterdir())
 
 def write(known, folder, **changes):
     asked = {
-        "study": "tiny", "classes": CLASSES, "n": None, "tolerance": 0.05, "colormap": "PuOr",
+        "study": "tiny", "classes": CLASSES, "n": None, "tolerance": 0.05,
+        "compared": {"baseline": "blur"}, "tests": None, "drawn": False, "colormap": "PuOr",
         "seed": 1,
     }  # fmt: skip
     n = gallery.write(folder, known, PAGE, **asked | changes)
@@ -64,6 +65,19 @@ def test_a_map_has_the_colours_and_strengths_of_the_panels(explained, tmp_path):
         seen = expected[..., 3] > 8
         assert seen.any()
         assert off[seen].max() < 5  # a palette of 255 strengths
+
+
+def test_it_names_the_tests_by_their_verdict_and_what_photographs_are_compared_with(
+    explained,  # noqa: F811
+    tmp_path,
+):
+    verdicts = {"deletion": "passed", "seeds": "passed", "baseline": "failed"}
+    tests = [{"test": test, "verdict": verdict} for test, verdict in verdicts.items()]
+    _, found = write(explained[0], tmp_path / "tested", tests={"tests": tests}, drawn=True)
+    assert found["tests"] == {"passed": ["deletion", "seeds"], "failed": ["baseline"]}
+    assert found["drawn"] is True and found["compared"] == {"baseline": "blur"}
+    _, found = write(explained[0], tmp_path / "not")
+    assert found["tests"] is None and found["drawn"] is False
 
 
 def test_any_number_is_drawn_evenly_and_in_any_blocks_alike(explained, tmp_path, monkeypatch):  # noqa: F811

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from equimood import attribution, images, mean_maps, tables
+from equimood import attribution, images, map_shards, mean_maps, tables
 from equimood.mean_maps import LANDMARKS, SIDE
 from test_attribution import study  # noqa: F401
 from test_examples import CLASSES, explained  # noqa: F401
@@ -145,23 +145,21 @@ def eyes_seen_by(known, rows, path):
     folds = known.predictions.set_index("photo_id")["fold"]
     targets = known.predictions.set_index("photo_id")["predicted"]
     seen = known.catalogue[
-        known.catalogue["image_id"].isin(attribution.image_ids("maps.safetensors"))
+        known.catalogue["image_id"].isin(map_shards.image_ids("maps.safetensors"))
     ]
     maps = []
     for row in seen.itertuples():
         backbone = known.backbones[known.structures[folds[row.photo_id]]["backbone"]]
         box = (row.x0, row.y0, row.x1, row.y1)
-        *_, affine = images.place(box, backbone.side, backbone.fit, backbone.crop_share)
-        at = mean_maps.moved(affine, np.array(eyes[row.path])) * 48 / backbone.side
+        *_, affine = images.place(box, backbone["side"], backbone["fit"], backbone["crop_share"])
+        at = mean_maps.moved(affine, np.array(eyes[row.path])) * 48 / backbone["side"]
         maps.append(bump(at, side=48))
     part = {
         "maps": np.array(maps, np.float16), "scale": np.ones(len(maps), np.float32),
         "image_id": tables.pack_ids(seen["image_id"]), "gap": np.zeros(len(maps), np.float32),
         "target": np.array([CLASSES.index(targets[i]) for i in seen["photo_id"]]),
     }  # fmt: skip
-    others = {
-        name: np.zeros(len(maps), int) for name in attribution.MAP_TENSORS if name not in part
-    }
+    others = {name: np.zeros(len(maps), int) for name in map_shards.MAP_TENSORS if name not in part}
     part |= {name: np.zeros(len(maps), int) for name in others}
     attribution._write_maps([part], path, {"classes": CLASSES})
 

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from equimood import contact_sheets, figures, images, overlays, panels, tables
+from equimood import contact_sheets, figures, images, overlays, panels, settings, tables
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -36,17 +36,23 @@ def explained(map_=None, scores=True, view="whole"):
     )
 
 
+NEUTRAL = {"baseline": "neutral", "n": 16, "label": "calm"}
+
+
 def panel(*views, **changes):
     asked = {
         "probabilities": {"neutral": 0.3, "alarmed": 0.7}, "truth": "neutral", "horse": "Comet",
         "predicted": "alarmed", "answer": "alarmed", "unlike_training": False,
-        "target": "alarmed", "path": "a.jpg", "tolerance": 0.05,
+        "target": "alarmed", "against": None, "path": "a.jpg", "tolerance": 0.05,
+        "compared": NEUTRAL,
     }  # fmt: skip
     return panels.panel(views or [explained()], **(asked | changes))
 
 
 def words(figure):
-    return " ".join(text.get_text() for text in figure.findobj(lambda a: hasattr(a, "get_text")))
+    """All that stands in a figure, wherever its lines break."""
+    found = (text.get_text() for text in figure.findobj(lambda a: hasattr(a, "get_text")))
+    return " ".join(" ".join(found).split())
 
 
 def drawn(axes):
@@ -126,6 +132,23 @@ def test_a_panel_says_horse_truth_prediction_gap_and_regions():
     assert "rough" not in words(panel(tolerance=0.3))
 
 
+def test_a_panel_says_what_is_asked_and_what_the_photograph_is_compared_with():
+    text = words(panel())
+    assert "What speaks for alarmed" in text and "rather than" not in text
+    assert "Compared with 16 photographs of calm" in text
+    assert "rather than neutral" in words(panel(against="neutral"))
+    for asked, told in (
+        ({}, "the photograph itself, blurred"),
+        ({"baseline": "mean"}, "the mean colour of the photographs"),
+        ({"baseline": "constant", "constant": (0, 0, 0)}, "one colour"),
+        ({"baseline": "neutral", "neutral": "at rest"}, "4 photographs of at rest"),
+    ):
+        compared = settings.Explain(**asked).compared
+        assert f"Compared with {told}" in words(panel(compared=compared))
+    nothing = settings.Explain(method="gradcam").compared
+    assert "Compared" not in words(panel(compared=nothing))
+
+
 def test_rollups_surroundings_and_stand_ins_are_drawn_once_each_in_their_order():
     names = ["top_left", "horse", "background", "eye_left", "ears"]
     scores = pd.DataFrame({"region": names, "enrichment": [1.0, 9, 2, 3, 4]})
@@ -196,13 +219,14 @@ def test_a_small_class_leaves_groups_empty():
 
 def test_a_contact_sheet_draws_what_there_is(tmp_path):
     tile = (explained(), "Comet: alarmed 70 %")
-    sheet = contact_sheets.draw("alarmed", {"confident": [tile] * 2, "wrong": [tile]})
+    sheet = contact_sheets.draw("alarmed", {"confident": [tile] * 2, "wrong": [tile]}, NEUTRAL)
     text = words(sheet)
     assert contact_sheets.GROUPS["confident"] in text
     assert contact_sheets.GROUPS["doubtful"] not in text
     assert text.count("Comet") == 3
+    assert "Compared with 16 photographs of calm" in text
     figures.save(sheet, tmp_path / "sheet", ["png"])
-    figures.save(contact_sheets.draw("alarmed", {}), tmp_path / "empty", ["png"])
+    figures.save(contact_sheets.draw("alarmed", {}, NEUTRAL), tmp_path / "empty", ["png"])
 
 
 def test_a_bar_has_the_maps_colour_of_what_its_region_says_on_the_whole():

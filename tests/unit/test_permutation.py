@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import torch
 from equimood import features, heads, permutation
+from equimood.best import Best
 from equimood.heads import HeadConfig, Structure
 from equimood.metrics import from_confusion
-from equimood.search import Best
 from scipy import stats
 from test_search import CLASSES, make_study
 

@@ -24,6 +24,7 @@ from PIL import Image
 
 SIDE = 32
 CLASSES = ["calm", "tense", "curious"]
+BLUR = {"baseline": "blur"}
 WHOLE = {"whole": View()}
 BODY = {"body": View(box="annotations", margin=0.1)}
 HEAD = {"head": View(box="regions", regions=["ear_left", "nostril_left"])}
@@ -136,7 +137,7 @@ def test_an_unsure_answer_is_held_back_and_an_image_unlike_the_training_is_flagg
             examples, answers["answer"] == settings.NOT_SURE, answers["unlike_training"],
             strict=True,
         ):  # fmt: skip
-            title = example.panel(CLASSES, 0.05, "PuOr").get_suptitle()
+            title = example.panel(CLASSES, 0.05, "PuOr", BLUR).get_suptitle()
             assert ("not sure, perhaps" in title, "Unlike the training" in title) == (
                 unsure,
                 unlike,
@@ -314,7 +315,7 @@ def test_an_explanation_is_of_the_predicted_class_in_every_view(model, folder, t
             expected = integrated_gradients.shrink(map_, 8)[0].numpy()
             np.testing.assert_allclose(view.map, expected, atol=1e-3 * abs(expected).max())
             assert view.gap == pytest.approx(alone.gap.item(), abs=1e-3)
-        figure = example.panel(CLASSES, explain.tolerance, "PuOr")
+        figure = example.panel(CLASSES, explain.tolerance, "PuOr", explain.compared)
         name = example.answer["image"]
         assert figure.get_suptitle().startswith(f"{name}: predicted {example.target} (")
         (path,) = figures.save(figure, tmp_path / "panel", ["png"])

@@ -11,6 +11,7 @@ from equimood import (
     integrated_gradients,
     probing,
     regions,
+    sampling,
     settings,
     tables,
     trust,
@@ -83,13 +84,15 @@ def test_the_sample_is_even_over_classes_and_horses():
         "truth": rng.choice(["a", "b", "c"], 400, p=[0.8, 0.15, 0.05]),
         "horse": [f"h{i}" for i in rng.choice(8, 400, p=[0.6, *[0.4 / 7] * 7])],
     })  # fmt: skip
-    chosen = photos[photos["photo_id"].isin(probing.evenly(photos, 24, 1))]
+    chosen = photos[photos["photo_id"].isin(sampling.over_classes_and_horses(photos, 24, 1))]
     assert chosen["truth"].value_counts().tolist() == [8, 8, 8]
     assert chosen["horse"].value_counts().between(2, 4).all()
     assert chosen["horse"].nunique() == 8
-    assert probing.evenly(photos.sample(frac=1, random_state=0), 24, 1) == set(chosen["photo_id"])
-    assert probing.evenly(photos, 999, 1) == set(photos["photo_id"])
-    assert probing.evenly(photos.iloc[:0], 5, 1) == set()
+    assert sampling.over_classes_and_horses(photos.sample(frac=1, random_state=0), 24, 1) == set(
+        chosen["photo_id"]
+    )
+    assert sampling.over_classes_and_horses(photos, 999, 1) == set(photos["photo_id"])
+    assert sampling.over_classes_and_horses(photos.iloc[:0], 5, 1) == set()
 
 
 @pytest.mark.parametrize("views", [("whole",), ("whole", "head")])

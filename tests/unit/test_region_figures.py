@@ -61,6 +61,15 @@ def test_the_figure_shows_each_class_its_control_and_what_is_told_from_both(tmp_
     figures.save(figure, tmp_path / "regions", ["svg", "pdf", "png"])
 
 
+def test_the_class_that_others_are_compared_with_is_marked_as_such():
+    neutral, alarmed = region_figures.region_figure(
+        summary(), CLASSES, "whole", not_asked="neutral"
+    ).axes[:2]
+    assert any("compared with its own class" in text.get_text() for text in neutral.texts)
+    assert not any("its own class" in text.get_text() for text in alarmed.texts)
+    assert neutral.get_facecolor() != alarmed.get_facecolor()
+
+
 def test_an_interval_that_goes_on_beyond_the_axis_is_pointed():
     alarmed = region_figures.region_figure(summary(), CLASSES, "whole").axes[1]
     (arrow,) = marks(alarmed, ">")

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from equimood import cluster, embedding, features, heads, logs, search, settings, tables
+from equimood.best import read_best
 from equimood.embedding import Embedded
 from equimood.errors import UserError
 from equimood.files import digest
@@ -310,7 +311,7 @@ def test_a_disk_that_fills_up_under_a_trial_is_told_by_its_file(small_state, cap
 def test_result_files_read_back(grid, tmp_path):
     _, result, _ = grid
     search.write(result, tmp_path)
-    assert search.read_best(tmp_path / "best.yaml") == result.best
+    assert read_best(tmp_path / "best.yaml") == result.best
     trials = tables.read(tmp_path / "trials.parquet")
     assert list(trials)[:15] == tables.TRIALS.names
     pd.testing.assert_series_equal(trials["score"], result.trials["score"])

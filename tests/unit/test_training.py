@@ -7,10 +7,10 @@ import pytest
 import torch
 from equimood import features, heads, models, probing, settings, training
 from equimood.abstention import choose_threshold
+from equimood.best import Best
 from equimood.files import write_yaml
 from equimood.heads import HeadConfig, Structure
 from equimood.novelty import Novelty
-from equimood.search import Best
 from scipy.special import log_softmax, softmax
 from test_search import CLASSES, make_study, one_rater
 

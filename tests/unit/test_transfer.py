@@ -22,12 +22,12 @@ from equimood import (
     transfer,
     tuned,
 )
+from equimood.best import Best
 from equimood.errors import UserError
 from equimood.files import read_json, read_yaml
 from equimood.finetuning import Run, Tuning
 from equimood.heads import Head, HeadConfig, Structure
 from equimood.novelty import Novelty
-from equimood.search import Best
 from equimood.tables import image_id
 from PIL import Image
 from train_and_die import train_and_die

@@ -8,7 +8,6 @@ INPUTS   results/{study}/model/{fold}/, catalogue/images.parquet, regions.parque
 OUTPUTS  results/{study}/attributions/{shard}.safetensors, {shard}.parquet
          results/{study}/explanation/regions.parquet, summary.csv, summary.tex, stability.csv,
          ethogram.csv, checks.json, figures, panels/
-         results/{study}/gallery/
 """
 
 
@@ -194,6 +193,7 @@ rule draw_explanation:
         figures={k: v for k, v in plain(settings.figures).items() if k != "gallery"},
         ethogram=settings.ethogram,
         tolerance=settings.explain.tolerance,
+        compared=settings.explain.compared,
         images_dir=IMAGES,
         classes=settings.data.classes,
         seed=settings.seed,
@@ -201,45 +201,3 @@ rule draw_explanation:
         "Drawing what the predictions rest on"
     script:
         "../scripts/draw_explanation.py"
-
-
-# Not local: pictures of 12 megapixels take a tenth of a second each.
-rule write_gallery:
-    input:
-        **EXPLAINED,
-        page=[
-            f"workflow/report/gallery/{name}"
-            for name in ("index.html", "gallery.css", "gallery.js", "words.js")
-        ],
-        library=library("write_gallery"),
-    output:
-        gallery=report(
-            directory(f"{RESULTS}/gallery"),
-            htmlindex="index.html",
-            caption="../report/gallery.rst",
-            category="4. What it looks at",
-            subcategory="Gallery",
-            labels={"figure": "Gallery: the explained photographs with their maps"},
-        ),
-    log:
-        f"{RESULTS}/logs/write_gallery.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/write_gallery.tsv"
-    conda:
-        "../../envs/equimood.yaml"
-    threads: 2
-    resources:
-        mem_mb=attempts(4000),
-        runtime=attempts(120),
-    params:
-        study=settings.study,
-        n=settings.figures.gallery,
-        colormap=settings.figures.colormap,
-        tolerance=settings.explain.tolerance,
-        images_dir=IMAGES,
-        classes=settings.data.classes,
-        seed=settings.seed,
-    message:
-        "Writing the gallery"
-    script:
-        "../scripts/write_gallery.py"

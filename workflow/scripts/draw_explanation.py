@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from equimood import (
-    attribution,
     contact_sheets,
     examples,
     figures,
@@ -12,6 +11,7 @@ from equimood import (
     mean_maps,
     region_figures,
     region_statistics,
+    sampling,
 )
 
 logs.start(snakemake.log[0])
@@ -26,7 +26,9 @@ for folder in map(Path, (drawn.regions, drawn.mean_maps, drawn.sheets, drawn.pan
     folder.mkdir()
 causes = region_statistics.read_causes(given.causes) if given.causes else None
 for view in summary["view"].unique():
-    figure = region_figures.region_figure(summary, classes, view, causes, params.ethogram)
+    figure = region_figures.region_figure(
+        summary, classes, view, causes, params.ethogram, params.compared.get("label")
+    )
     figures.save(figure, Path(drawn.regions) / view, formats)
 on_faces = mean_maps.gather(known, given.regions, params.seed)
 for view, maps in on_faces.items():
@@ -36,10 +38,11 @@ if not on_faces:
     logs.log.info("no mean maps: no photograph shows %d parts of the face", mean_maps.FEWEST)
 n_columns = params.figures["sheet_columns"]
 for label, name in zip(classes, files.distinct_file_names(classes), strict=True):
-    sheet = contact_sheets.draw(label, contact_sheets.gather(known, label, n_columns), colormap)
+    groups = contact_sheets.gather(known, label, n_columns)
+    sheet = contact_sheets.draw(label, groups, params.compared, colormap)
     figures.save(sheet, Path(drawn.sheets) / name, ["jpg"])
 kinds = known.predictions.assign(truth=lambda rows: rows["predicted"] + "/" + rows["truth"])
-chosen = attribution.choose(kinds, params.figures["panels"], params.seed)
+chosen = sampling.over_classes(kinds, params.figures["panels"], params.seed)
 for example in examples.gather(sorted(chosen), known):
-    panel = example.panel(classes, params.tolerance, colormap)
+    panel = example.panel(classes, params.tolerance, colormap, params.compared)
     figures.save(panel, Path(drawn.panels) / example.name, ["png"])

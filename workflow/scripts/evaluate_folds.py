@@ -10,10 +10,10 @@ from equimood import (
     files,
     logs,
     permutation,
-    search,
     tables,
     usage,
 )
+from equimood.best import read_best
 
 logs.start(snakemake.log[0])
 usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
@@ -35,7 +35,7 @@ others = baselines.predict(
     predictions,
     photos,
     tables.read(given.splits),
-    {Path(path).parent.name: search.read_best(Path(path)) for path in given.best},
+    {Path(path).parent.name: read_best(Path(path)) for path in given.best},
     given.features,
     n_threads=snakemake.threads,
     evidence=evidence,

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from equimood import cluster, devices, features, files, logs, permutation, search, tables, usage
+from equimood import cluster, devices, features, files, logs, permutation, tables, usage
+from equimood.best import read_best
 
 logs.start(snakemake.log[0])
 usage.record(snakemake.output.usage, snakemake.threads, snakemake.resources)
@@ -15,7 +16,7 @@ counts = permutation.fold_confusions(
     features.photos(tables.read(snakemake.input.images), params.views),
     splits[splits["fold"] == snakemake.wildcards.fold],
     snakemake.input.features,
-    search.read_best(Path(snakemake.input.best)),
+    read_best(Path(snakemake.input.best)),
     params.classes,
     n_permutations=params.n_permutations,
     **params.optimiser,

@@ -26,7 +26,7 @@ for batch, examples in prediction.predict(
 ):  # fmt: skip
     answers.append(batch)
     for example in examples:
-        panel = example.panel(model.classes, explain.tolerance, params.colormap)
+        panel = example.panel(model.classes, explain.tolerance, params.colormap, explain.compared)
         name = f"{example.answer['line']}-{Path(example.answer['image']).name}"
         figures.save(panel, drawn / files.as_file_name(name), ["png"])
 table = pd.concat(answers[1:] or answers)

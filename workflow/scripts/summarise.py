@@ -1,6 +1,6 @@
 """Summarise explanations per emotion and region: intervals, tests, stability, ethogram."""
 
-from equimood import attribution, ethogram, evaluation, files, logs, tables
+from equimood import ethogram, evaluation, files, logs, map_shards, tables
 from equimood import region_stability as stability
 from equimood import region_statistics as statistics
 
@@ -26,7 +26,7 @@ seen = statistics.seen(scores())
 statistics.tell_missing(seen)
 checks = {
     "n_photos": len({photo for part in scores() for photo in part["photo_id"]}),
-    "gaps": attribution.gaps(snakemake.input.maps, params.tolerance),
+    "gaps": map_shards.gaps(snakemake.input.maps, params.tolerance),
     "views": statistics.per_view(scores(), **params.bootstrap),
     "regions": statistics.records(seen),
     "stability": stability.in_words(folds),

@@ -10,12 +10,12 @@ from equimood import (
     labels,
     logs,
     models,
-    search,
     tables,
     training,
     tuned,
     usage,
 )
+from equimood.best import read_best
 from equimood.settings import Train
 
 logs.start(snakemake.log[0])
@@ -25,7 +25,7 @@ devices.use_threads(snakemake.threads)
 devices.deterministic(snakemake.params.seed)
 params, given, fold = snakemake.params, snakemake.input, snakemake.wildcards.fold
 folder, record = Path(snakemake.output.card).parent, files.new_record(params.record)
-best = search.read_best(Path(given.best))
+best = read_best(Path(given.best))
 splits, images = tables.read(given.splits), tables.read(given.images)
 splits = splits[splits["fold"] == fold]
 if adopted := tuned.chosen(given.transfer):

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from equimood import cluster, devices, files, labels, logs, search, tables, transfer, usage
+from equimood import cluster, devices, files, labels, logs, tables, transfer, usage
+from equimood.best import read_best
 from equimood.settings import Train, Transfer
 
 logs.start(snakemake.log[0])
@@ -11,7 +12,7 @@ cluster.end_in_time()
 devices.use_threads(snakemake.threads)
 devices.deterministic(snakemake.params.seed)
 params, given, resources = snakemake.params, snakemake.input, snakemake.resources
-best = search.read_best(Path(given.best))
+best = read_best(Path(given.best))
 splits = tables.read(given.splits)
 explored = transfer.run(
     tables.read(given.images),

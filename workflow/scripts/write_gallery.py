@@ -1,6 +1,6 @@
 """Write the gallery of explained photographs, to open from the disk."""
 
-from equimood import devices, examples, gallery, logs
+from equimood import devices, examples, files, gallery, logs
 
 logs.start(snakemake.log[0])
 devices.use_threads(1)  # torch's own: pictures are cut side by side instead
@@ -17,6 +17,9 @@ n = gallery.write(
     classes=params.classes,
     n=params.n,
     tolerance=params.tolerance,
+    compared=params.compared,
+    tests=files.read_json(given.tests) if given.tests else None,
+    drawn=params.drawn,
     colormap=params.colormap,
     seed=params.seed,
     workers=snakemake.threads,

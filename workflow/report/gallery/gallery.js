@@ -1,7 +1,7 @@
 "use strict";
 // The gallery. What stands in tables reaches the page as text alone; nothing is fetched.
 (() => {
-  const { study, classes, tolerance, scale, n_explained: explained, photos } = window.gallery;
+  const { study, classes, tolerance, scale, compared, tests, drawn, n_explained: explained, photos } = window.gallery;
   const $ = (id) => document.getElementById(id);
   const rem = () => parseFloat(getComputedStyle(document.documentElement).fontSize);
   const grid = $("grid"), panel = $("panel");
@@ -59,7 +59,8 @@
   const named = (name) => (Object.hasOwn(words.regions, name) ? words.regions[name] : name.replaceAll("_", " "));
   const of = (photo) => ({
     horse: photo.horse, predicted: classes[photo.predicted].name, truth: classes[photo.truth].name,
-    target: classes[photo.target].name, confidence: percent.format(photo.confidence),
+    target: classes[photo.target].name, against: classes[photo.against]?.name,
+    confidence: percent.format(photo.confidence),
     outcome: say(photo.outcome),
   });
 
@@ -74,6 +75,8 @@
     document.title = `${say("title")} · ${study}`;
     for (const part of document.querySelectorAll("[data-word]")) part.textContent = say(part.dataset.word);
     $("study").textContent = say("study", { study });
+    $("trust").textContent = [trust(), drawn ? say("drawn") : ""].filter(Boolean).join(" ");
+    $("trust").className = tests?.failed ? "failed" : "";
     $("text").placeholder = say("find_hint");
     for (const key of ["previous", "next", "close"]) label($(key), say(key));
     $("previous").textContent = "←";
@@ -81,6 +84,16 @@
     for (const button of $("languages").children) button.setAttribute("aria-pressed", button.value === lang);
     $("how").replaceChildren(...words.explanation.map((text) => make("p", {}, text)));
     fillControls();
+  }
+
+  /** Whether the maps passed the tests of explanations, and which they did not. */
+  function trust() {
+    if (!tests) return say("untested");
+    const { passed = [], doubtful = [], failed = [] } = tests;
+    const judged = passed.length + doubtful.length + failed.length;
+    const named = Object.entries({ failed, doubtful }).filter(([, names]) => names.length)
+      .map(([verdict, names]) => say(`tests_${verdict}`, { names: names.map((name) => words.tests[name]).join(", ") }));
+    return `${[say("tested", { passed: passed.length, judged }), ...named].join(say("between"))}.`;
   }
 
   function label(part, text) {
@@ -310,7 +323,7 @@
     const about = of(photo);
     const figure = (title, mapped) => make("figure", {}, make("h3", {}, title), frame(photo, view, width, height, mapped));
     const saw = figure(several ? say("saw_view", { view: named(view.view) }) : say("saw"), false);
-    const speaks = figure(say("speaks", about), true);
+    const speaks = figure(say(about.against ? "speaks_rather" : "speaks", about), true);
     speaks.querySelector(".picture").alt = say("map", about);
     const lies = make("div", {}, make("h3", {}, say("lies")));
     if (view.regions.length) {
@@ -357,6 +370,7 @@
       [say("session"), photo.session],
       [say("gap"), rough ? `${gap}, ${say("rough", { tolerance: percent1.format(tolerance) })}` : gap],
       [say("steps"), photo.steps],
+      [say("compared"), compared.baseline && say(`compared_${compared.baseline}`, compared)],
       [say("error"), percent.format(photo.error)],
     ].filter(([, value]) => value !== null);
     return make("div", { className: "side" }, make("h3", {}, say("how_sure")), sure,

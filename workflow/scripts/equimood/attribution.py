@@ -1,7 +1,7 @@
 """Explain a shard's photographs, each by the model that never saw its horse, and keep the maps."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,22 +11,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from equimood import images, models, regions, settings, tables
+from equimood import images, models, regions, sampling, settings, tables
 from equimood.files import digest, state_folder, written_whole
 from equimood.integrated_gradients import integrate, shrink
 from equimood.logs import Progress
+from equimood.map_shards import MAP_TENSORS, NONE
 from equimood.quadrature import Chunk
 from equimood.references import References
 from equimood.tables import BOX
 
 EXPLAIN_VERSION = 4
 """Raised when the same model and image give other maps or scores: kept progress is then stale."""
-NONE = -1
-"""Stands for a class where the score is not a difference of two."""
 
 PASSES_TOGETHER = 4
 """Photographs explained together, in passes: their last points, few each, then share passes."""
@@ -36,25 +34,6 @@ Loader = Callable[[str], Any]
 
 
 # ------------------------------------------------------------------------- what is explained
-
-
-def choose(photos: pd.DataFrame, n: int | None, seed: int) -> set[str]:
-    """Choose ``n`` photographs evenly over the classes; the same ones when others are added.
-
-    Each class is taken in the order of a hash of its photographs' ids, and a place that a small
-    class cannot fill goes to the others.
-
-    Parameters
-    ----------
-    photos : columns photo_id and truth, one row per photograph.
-    n : None for all.
-    """
-    if n is None:
-        return set(photos["photo_id"])
-    order = photos["photo_id"].map(lambda photo: digest(seed, photo))
-    ranked = photos.assign(order=order).sort_values("order")
-    ranked["turn"] = ranked.groupby("truth").cumcount()
-    return set(ranked.sort_values(["turn", "order"])["photo_id"].head(n))
 
 
 def plan(
@@ -80,8 +59,8 @@ def plan(
     logit is taken off, or None), correct, control (explained again with random weights), by fold
     and photo_id.
     """
-    explained = choose(predictions, explain.max_images, seed)
-    control = choose(
+    explained = sampling.over_classes(predictions, explain.max_images, seed)
+    control = sampling.over_classes(
         predictions[predictions["photo_id"].isin(explained)], explain.control_images, seed
     )
     place = predictions["photo_id"].map(lambda photo: int(photo[:8], 16) * n_shards >> 32)
@@ -132,7 +111,6 @@ Part = dict[str, np.ndarray]
 (n, 16) uint8, ``measures`` (n, n_regions, 5) and ``positive`` (n,)."""
 GIVEN = ["region", "kind", *BOX, "points", "mask", "visible"]
 """What of a region row its score comes from."""
-MAP_TENSORS = ["maps", "scale", "image_id", "target", "against", "gap", "steps", "rough"]
 
 
 @dataclass(frozen=True)
@@ -418,94 +396,3 @@ def _at_side(part: Part, side: int) -> Part:
     peak = np.abs(cells).max((1, 2)).clip(np.finfo(np.float32).tiny)
     maps = (cells / peak[:, None, None]).astype(np.float16)
     return part | {"maps": maps, "scale": part["scale"] * peak}
-
-
-# ------------------------------------------------------------------------------------ reading
-
-
-@dataclass(frozen=True)
-class Maps:
-    """A shard's maps as they are read: ``values`` (n, h, w) float32, attribution of each cell.
-
-    ``gap``, ``steps`` and ``rough`` (n,) as ``explain_shard`` writes them; ``against`` None where
-    the score is one logit.
-    """
-
-    image_ids: list[str]
-    values: np.ndarray
-    target: list[str]
-    against: list[str | None]
-    gap: np.ndarray
-    steps: np.ndarray
-    rough: np.ndarray
-
-
-def read_maps(path: str | Path, image_ids: Sequence[str] | None = None) -> Maps:
-    """Read a shard's maps, or those of some images, in the shard's order."""
-    with safe_open(path, "np") as file:
-        ids = tables.unpack_ids(file.get_tensor("image_id"))
-        wanted = None if image_ids is None else set(image_ids)
-        take = [i for i, image_id in enumerate(ids) if wanted is None or image_id in wanted]
-        classes = json.loads(file.metadata()["card"])["classes"]
-        stored = file.get_slice("maps")
-        values = np.zeros((len(take), *stored.get_shape()[1:]), np.float32)
-        for i, at in enumerate(take):
-            values[i] = stored[at]
-        values *= file.get_tensor("scale")[take, None, None]
-        told = {name: file.get_tensor(name)[take] for name in MAP_TENSORS[3:]}
-        return Maps(
-            [ids[i] for i in take],
-            values,
-            [classes[i] for i in told["target"]],
-            [None if i == NONE else classes[i] for i in told["against"]],
-            *(told[name] for name in ("gap", "steps", "rough")),
-        )
-
-
-def gaps(paths: Iterable[str | Path], tolerance: float) -> dict[str, Any]:
-    """Say how far the attributions of all images, and of each explained class, miss the score.
-
-    Without a figure (None) where the method's attributions are not meant to add up to its change.
-    """
-    parts = [pd.DataFrame({"target": [], "gap": [], "steps": []})]
-    for path in paths:
-        with safe_open(path, "np") as file:
-            classes = np.array(json.loads(file.metadata()["card"])["classes"], object)
-            told = {name: file.get_tensor(name) for name in ("target", "gap", "steps")}
-            parts.append(pd.DataFrame(told).assign(target=classes[told["target"]]))
-    found = pd.concat(parts, ignore_index=True)
-
-    def figures(gap: pd.Series) -> dict[str, float | None]:
-        known = gap.dropna()
-        return {
-            "median": float(known.median()) if len(known) else None,
-            "p95": float(known.quantile(0.95)) if len(known) else None,
-            "share_over_tolerance": float((known > tolerance).mean()) if len(known) else None,
-        }
-
-    steps = figures(found["steps"].astype(float))
-    return {
-        "n_images": len(found),
-        "tolerance": tolerance,
-        **figures(found["gap"].astype(float)),
-        "steps_median": steps["median"],
-        "steps_p95": steps["p95"],
-        "classes": [
-            {"target": target, "n_images": len(gap), **figures(gap)}
-            for target, gap in found.groupby("target", sort=True)["gap"]
-        ],
-    }
-
-
-def image_ids(path: str | Path) -> list[str]:
-    """Ids of the images whose maps a shard has, in its order."""
-    with safe_open(path, "np") as file:
-        return tables.unpack_ids(file.get_tensor("image_id"))
-
-
-def explained(paths: Iterable[str | Path], catalogue: pd.DataFrame) -> set[str]:
-    """Photographs of the catalogue (tables.IMAGES) with a map in these shards, by photo_id."""
-    ids: set[str] = set()
-    for path in paths:
-        ids.update(image_ids(path))
-    return set(catalogue.loc[catalogue["image_id"].isin(ids), "photo_id"])

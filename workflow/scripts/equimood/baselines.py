@@ -8,8 +8,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from equimood import controls, evaluation, features
+from equimood.best import Best
 from equimood.controls import Evidence
-from equimood.search import Best
 
 
 def predict(

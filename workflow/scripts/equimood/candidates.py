@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from equimood import heads, settings, tables, training
+from equimood.best import Best
 from equimood.heads import HeadConfig, Structure
 from equimood.logs import Progress, log
-from equimood.search import Best, structures
+from equimood.search import structures
 
 MIN_TRIALS = 2
 """Structures in which a candidate must have been tried, or all that it has: one that Optuna tried

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from equimood import examples
 from equimood.examples import Known
 from equimood.figures import blank
-from equimood.overlays import Explained, colour_bar, overlay, photograph, short
+from equimood.overlays import Explained, colour_bar, compared_with, overlay, photograph, short
 
 TILE_IN = 1.75
 TILE_PX = 320
@@ -66,6 +67,7 @@ def gather(known: Known, label: str, n: int) -> dict[str, list[tuple[Explained, 
 def draw(
     label: str,
     groups: Mapping[str, Sequence[tuple[Explained, str]]],
+    compared: Mapping[str, Any],
     colormap: str = "PuOr",
 ) -> Figure:
     """Show a class at a glance: rows of photographs above their maps.
@@ -73,6 +75,7 @@ def draw(
     Parameters
     ----------
     groups : in the order of GROUPS, each photograph's view and caption.
+    compared : ``settings.Explain.compared``.
     """
     shown = {name: groups[name] for name in GROUPS if groups.get(name)}
     columns = max((len(group) for group in shown.values()), default=1)
@@ -82,7 +85,8 @@ def draw(
     ]
     figure = blank(max(4.0, TILE_IN * columns), sum(tall) + 0.85)
     figure.suptitle(
-        f"Photographs of {short(label, 40)}, and what each prediction rests on",
+        f"Photographs of {short(label, 40)}, and what each prediction rests on\n"
+        f"{short(compared_with(compared), 70)}",
         x=0.01, ha="left", fontsize=11.5, fontweight="bold",
     )  # fmt: skip
     parts = figure.subfigures(len(shown) + 1, 1, squeeze=False, height_ratios=[*tall, 0.4])[:, 0]

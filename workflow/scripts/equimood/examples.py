@@ -8,8 +8,15 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from equimood import abstention, attribution, backbones, files, images, overlays, panels, tables
-from equimood.backbones import Backbone
+from equimood import (
+    abstention,
+    files,
+    images,
+    map_shards,
+    overlays,
+    panels,
+    tables,
+)
 from equimood.files import as_file_name
 from equimood.overlays import Explained
 
@@ -23,7 +30,7 @@ class Known:
     predictions, catalogue : tables.PREDICTIONS, tables.IMAGES.
     maps, scores : attributions/{shard}.safetensors and .parquet.
     structures : of each fold's model, for its views and backbone.
-    backbones : by name, for how they frame a picture.
+    backbones : their cards, by name, for how they frame a picture.
     """
 
     predictions: pd.DataFrame
@@ -31,7 +38,7 @@ class Known:
     maps: Sequence[str | Path]
     scores: Sequence[str | Path]
     structures: Mapping[str, Mapping[str, Any]]
-    backbones: Mapping[str, Backbone]
+    backbones: Mapping[str, Mapping[str, Any]]
     images_dir: Path
 
     def of(self, photo_ids: Iterable[str]) -> "Known":
@@ -46,14 +53,22 @@ class Known:
 class Example:
     """An explained photograph: a row of tables.PREDICTIONS (``answer``) and its views.
 
-    The row also has ``answer`` and ``unlike_training``, as in predictions.csv.
+    The row also has ``answer`` and ``unlike_training``, as in predictions.csv. ``against`` is the
+    class whose score is taken off the target's, or None.
     """
 
     answer: Mapping[Any, Any]
     target: str
     views: list[Explained]
+    against: str | None = None
 
-    def panel(self, classes: Sequence[str], tolerance: float, colormap: str) -> Figure:
+    def panel(
+        self,
+        classes: Sequence[str],
+        tolerance: float,
+        colormap: str,
+        compared: Mapping[str, Any],
+    ) -> Figure:
         """Draw what its prediction rests on."""
         return panels.panel(
             self.views,
@@ -63,9 +78,11 @@ class Example:
             answer=self.answer["answer"],
             unlike_training=bool(self.answer["unlike_training"]),
             target=self.target,
+            against=self.against,
             horse=self.answer["horse"],
             path=self.answer["path"],
             tolerance=tolerance,
+            compared=compared,
             colormap=colormap,
         )
 
@@ -95,14 +112,14 @@ def read(
     """Read the tables and cards of a study; of its predictions those that were explained."""
     catalogue = tables.read(images)
     answers = tables.concatenated(predictions)
-    explained = answers["photo_id"].isin(attribution.explained(maps, catalogue))
+    explained = answers["photo_id"].isin(map_shards.explained(maps, catalogue))
     return Known(
         answers[explained].reset_index(drop=True),
         catalogue,
         maps,
         scores,
         {Path(card).parent.name: files.read_yaml(card)["structure"] for card in cards},
-        {b.name: b for b in (backbones.load(Path(card).parent) for card in backbone_cards)},
+        {card["name"]: card for card in map(files.read_yaml, backbone_cards)},
         Path(images_dir),
     )
 
@@ -139,9 +156,9 @@ def gather(
         for row in shown:
             box = (row.x0, row.y0, row.x1, row.y1)
             cut, extent = overlays.frame(
-                picture, box, backbone.side, backbone.fit, backbone.crop_share, longest_px
+                picture, box, backbone["side"], backbone["fit"], backbone["crop_share"], longest_px
             )
-            map_, _, gap, steps = found[row.image_id]
+            map_, _, _, gap, steps = found[row.image_id]
             about = own.get(row.image_id, nothing)
             views.append(
                 Explained(row.view, cut, extent, map_, float(gap), about, row.image_id, steps)
@@ -149,20 +166,23 @@ def gather(
         predicted = answer["predicted"]
         told = abstention.answer(predicted, answer[f"p_{predicted}"], answer["threshold"])
         answer |= {"answer": told, "unlike_training": answer["novelty"] > 1}
-        yield Example(answer, found[shown[0].image_id][1], views)
+        _, target, against, *_ = found[shown[0].image_id]
+        yield Example(answer, target, views, against)
 
 
 def _explanations(
     known: Known, photo_ids: list[str], image_ids: list[str]
 ) -> tuple[dict[str, tuple[Any, ...]], pd.DataFrame]:
-    """Map, target, gap and steps by image_id, and region scores, from the shards that have them."""
+    """Map, target, against, gap and steps by image_id, and region scores, of these images."""
     found: dict[str, tuple[Any, ...]] = {}
     scores = [pd.DataFrame(columns=tables.REGION_SCORES.names).astype({"visible": bool})]
     for maps, table in zip(known.maps, known.scores, strict=True):
-        part = attribution.read_maps(maps, image_ids)
+        part = map_shards.read(maps, image_ids)
         if not part.image_ids:
             continue
-        facts = zip(part.values, part.target, part.gap, part.steps.tolist(), strict=True)
+        facts = zip(
+            part.values, part.target, part.against, part.gap, part.steps.tolist(), strict=True
+        )
         found |= dict(zip(part.image_ids, facts, strict=True))
         own = [("model", "=", "trained"), ("photo_id", "in", photo_ids)]
         scores.append(tables.read(table, filters=own))

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from equimood import backbones, devices, embedding, heads, images, settings
+from equimood.best import Best
 from equimood.errors import UserError
 from equimood.files import digest, read_json, write_json, written_whole
 from equimood.heads import Head
 from equimood.logs import Progress
 from equimood.metrics import from_confusion
-from equimood.search import Best
 from equimood.tuned import JUDGED_AT_ONCE, Method
 
 TRANSFER_VERSION = 1

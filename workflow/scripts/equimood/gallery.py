@@ -17,7 +17,7 @@ import torch
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from equimood import attribution, examples, files, integrated_gradients, overlays, panels
+from equimood import examples, files, integrated_gradients, overlays, panels, sampling
 from equimood.examples import Example, Known
 from equimood.figures import class_colors
 from equimood.logs import Progress
@@ -44,6 +44,9 @@ def write(
     classes: Sequence[str],
     n: int | None,
     tolerance: float,
+    compared: Mapping[str, Any],
+    tests: Mapping[str, Any] | None,
+    drawn: bool,
     colormap: str,
     seed: int,
     workers: int = 1,
@@ -58,6 +61,9 @@ def write(
     page : index.html, and the scripts and styles that stand beside it.
     n : photographs shown, drawn evenly over the classes; None for all that were explained.
     tolerance : completeness gap above which a map is said to be approximate.
+    compared : ``settings.Explain.compared``.
+    tests : tests.json; None if nothing was tested.
+    drawn : whether the horses are drawn.
 
     Returns
     -------
@@ -67,7 +73,7 @@ def write(
     for name in ("pictures", "maps"):
         (folder / name).mkdir(parents=True)
     n_explained = len(known.predictions)
-    chosen = sorted(attribution.choose(known.predictions, n, seed))
+    chosen = sorted(sampling.over_classes(known.predictions, n, seed))
     known = known.of(chosen)
     blocks = [chosen[i : i + BLOCK] for i in range(0, len(chosen), BLOCK)]
     palette = _palette(colormap)
@@ -81,24 +87,27 @@ def write(
         return found
 
     with ThreadPoolExecutor(workers) as threads:
-        drawn: Iterator[Any] = (e for entries in threads.map(draw, blocks) for e in entries)
+        found: Iterator[Any] = (e for entries in threads.map(draw, blocks) for e in entries)
         if progress:
-            drawn = _counted(drawn, len(chosen), progress)
-        about = _about(study, classes, tolerance, colormap, n_explained)
-        n_shown = write_data(folder / "data.js", about, drawn)
+            found = _counted(found, len(chosen), progress)
+        known_of_study = about(
+            study, classes, tolerance=tolerance, compared=compared, tests=tests, drawn=drawn,
+            colormap=colormap, n_explained=n_explained,
+        )  # fmt: skip
+        n_shown = write_data(folder / "data.js", known_of_study, found)
     for part in sorted(map(Path, page), key=lambda path: path.name == "index.html"):
         shutil.copyfile(part, folder / part.name)
     return n_shown
 
 
-def write_data(path: Path, about: Mapping[str, Any], photos: Iterable[Mapping[str, Any]]) -> int:
+def write_data(path: Path, study: Mapping[str, Any], photos: Iterable[Mapping[str, Any]]) -> int:
     """Write ``data.js``, one photograph after the other; return their number.
 
     JSON in a script: a page opened from the disk may load no other file.
     """
     n = 0
     with files.written_whole(path) as aside, aside.open("w", encoding="ascii") as file:
-        file.write(f'"use strict";\nwindow.gallery = {_json(about)[:-1]},"photos":[')
+        file.write(f'"use strict";\nwindow.gallery = {_json(study)[:-1]},"photos":[')
         for photo in photos:
             file.write(f"{',' if n else ''}\n{_json(photo)}")
             n += 1
@@ -112,18 +121,37 @@ def _counted(entries: Iterable[Any], total: int, progress: Progress) -> Iterator
         progress(done, total)
 
 
-def _about(
-    study: str, classes: Sequence[str], tolerance: float, colormap: str, n_explained: int
+def about(
+    study: str,
+    classes: Sequence[str],
+    *,
+    tolerance: float,
+    compared: Mapping[str, Any],
+    tests: Mapping[str, Any] | None,
+    drawn: bool,
+    colormap: str,
+    n_explained: int,
 ) -> dict[str, Any]:
-    """What the page knows of the study."""
+    """What the page knows of the study; arguments as of :func:`write`."""
     colors = class_colors(classes)
     return {
         "study": study,
         "classes": [{"name": name, "color": colors[name]} for name in classes],
         "tolerance": tolerance,
+        "compared": compared,
+        "tests": None if tests is None else _verdicts(tests),
+        "drawn": drawn,
         "n_explained": n_explained,
         "scale": [to_hex(overlays.colours(colormap)(x)) for x in np.linspace(0, 1, 9)],
     }
+
+
+def _verdicts(tests: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Names of the tests of the explanations, by verdict."""
+    found: dict[str, list[str]] = {}
+    for test in tests["tests"]:
+        found.setdefault(test["verdict"], []).append(test["test"])
+    return found
 
 
 def _entry(example: Example, classes: Sequence[str]) -> dict[str, Any]:
@@ -139,6 +167,7 @@ def _entry(example: Example, classes: Sequence[str]) -> dict[str, Any]:
         "truth": at[answer["truth"]],
         "predicted": at[answer["predicted"]],
         "target": at[example.target],
+        "against": None if example.against is None else at[example.against],
         "sure": answer["answer"] != NOT_SURE,
         "unlike": bool(answer["unlike_training"]),
         "p": [_rounded(answer[f"p_{name}"]) for name in classes],

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from equimood import comparators, quadrature, regions, settings
+from equimood import quadrature, regions, settings
 from equimood.quadrature import Chunk, Rule
 
 
@@ -78,6 +78,8 @@ def integrate(
             steps=torch.tensor([each.steps for each in found]),
             rules=tuple(each.rules for each in found),
         )
+    from equimood import comparators  # captum takes half a second to import, which most jobs save
+
     maps, change, steps = comparators.explain(
         model, pixels, starts, target, against, explain.method, explain.n_steps, chunk,
         shared=references is not None,

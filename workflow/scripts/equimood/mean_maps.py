@@ -21,7 +21,7 @@ from matplotlib.patches import Ellipse
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from equimood import attribution, images, overlays, tables
+from equimood import images, map_shards, overlays, sampling, tables
 from equimood.examples import Known
 from equimood.figures import GREY, INK, PALE, blank
 from equimood.panels import counted
@@ -277,9 +277,9 @@ def gather(known: Known, regions: str | Path, seed: int) -> dict[str, list[MeanM
     ----------
     regions : file of ``tables.GIVEN_REGIONS``.
     """
-    known = known.of(attribution.choose(known.predictions, MOST_MAPS, seed))
+    known = known.of(sampling.over_classes(known.predictions, MOST_MAPS, seed))
     predictions = known.predictions
-    drawn = attribution.choose(predictions, MOST_FACES, seed)
+    drawn = sampling.over_classes(predictions, MOST_FACES, seed)
     sample = predictions[predictions["photo_id"].isin(drawn)].sort_values("photo_id")
     if sample.empty:
         return {}
@@ -292,13 +292,13 @@ def gather(known: Known, regions: str | Path, seed: int) -> dict[str, list[MeanM
     folds = dict(zip(predictions["photo_id"], predictions["fold"], strict=True))
     rows = known.catalogue.set_index("image_id")
     for path in known.maps:
-        here = rows.loc[[name for name in attribution.image_ids(path) if name in rows.index]]
+        here = rows.loc[[name for name in map_shards.image_ids(path) if name in rows.index]]
         if here.empty:  # a shard of whose photographs none was chosen
             continue
         where = places(_read(regions, here["path"]))
         for start in range(0, len(here), BLOCK):
             ids = here.index[start : start + BLOCK].tolist()
-            part = attribution.read_maps(path, ids)
+            part = map_shards.read(path, ids)
             even = np.clip(part.values, 0, None).mean(axis=(1, 2), keepdims=True)
             values = np.divide(part.values, even, out=np.zeros_like(part.values), where=even > 0)
             n_cells = values.shape[-1]
@@ -307,13 +307,14 @@ def gather(known: Known, regions: str | Path, seed: int) -> dict[str, list[MeanM
                 own = landmarks(where.get((row.path, row.horse), {}))
                 structure = known.structures[folds[row.photo_id]]
                 backbone = known.backbones[structure["backbone"]]
+                side = backbone["side"]
                 for number, face in enumerate(faces):
                     affine = similarity(face.landmarks, own)
                     if affine is None:
                         continue
                     box = (row.x0, row.y0, row.x1, row.y1)
-                    *_, fitted = images.place(box, backbone.side, backbone.fit, backbone.crop_share)
-                    to_cells = chained(affine, fitted) * (n_cells / backbone.side)
+                    *_, fitted = images.place(box, side, backbone["fit"], backbone["crop_share"])
+                    to_cells = chained(affine, fitted) * (n_cells / side)
                     on_faces = found.setdefault(row.view, [MeanMaps(face) for face in faces])
                     on_faces[number].add(part.target[i], row.horse, *lay(values[i], to_cells))
                     break

@@ -6,7 +6,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
@@ -113,6 +112,8 @@ def _fit(X: Tensor, rows: Array, k: int, seed: int) -> dict[str, Tensor]:
     x -= mean.astype(np.float32)
     x *= inverse.astype(np.float32)
     z = np.arcsinh(x, out=x)
+    from sklearn.decomposition import PCA  # most jobs read what was fitted, and need not wait
+
     with threadpool_limits(torch.get_num_threads()):
         found = PCA(k, random_state=seed).fit(z)
     # Tipping and Bishop, eq. 8. scikit-learn divides by the rows where these are fewer than the

@@ -3,8 +3,9 @@
 The photograph is shown in its own proportions; the map is laid where the model saw it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -143,6 +144,18 @@ def colour_bar(figure: Figure | SubFigure, axes: Axes, colormap: str) -> Colorba
     bar.outline.set_visible(False)  # type: ignore[operator]
     axes.axis("off")
     return bar
+
+
+def compared_with(compared: Mapping[str, Any]) -> str:
+    """Say what photographs are compared with: ``settings.Explain.compared`` in words, or ""."""
+    things = {
+        "blur": "the photograph itself, blurred",
+        "mean": "the mean colour of the photographs",
+        "constant": "one colour",
+        "neutral": "{n} photographs of {label}",
+    }
+    baseline = compared["baseline"]
+    return f"Compared with {things[baseline].format(**compared)}" if baseline else ""
 
 
 def short(text: str, length: int) -> str:

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from math import isnan
+from textwrap import fill
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from equimood import overlays
 from equimood.figures import BLUE, GREY, INK, PAGE_IN, PALE, VERMILION, blank
 from equimood.overlays import Explained, colour_bar, colours, overlay, photograph, short
 from equimood.settings import NOT_SURE
@@ -22,9 +25,11 @@ def panel(
     answer: str,
     unlike_training: bool,
     target: str,
+    against: str | None,
     horse: str,
     path: str,
     tolerance: float,
+    compared: Mapping[str, Any],
     colormap: str = "PuOr",
 ) -> Figure:
     """What one prediction rests on: photograph, map, regions and probabilities.
@@ -37,7 +42,9 @@ def panel(
     answer : ``predicted``, or NOT_SURE.
     unlike_training : whether the photograph is unlike those of the training.
     target : the class that the map explains.
+    against : the class whose score is taken off the target's; None: none.
     tolerance : completeness gap above which the map is said to be approximate.
+    compared : ``settings.Explain.compared``.
     """
     heights = [max(1.8, 2.2 * view.picture.shape[0] / view.picture.shape[1]) for view in views]
     figure = blank(PAGE_IN + 1.6, sum(heights) + 0.62 * len(views) + 0.7)
@@ -51,14 +58,19 @@ def panel(
         photograph(photo, view)
         overlay(mapped, view, colormap)
         photo.set_title(f"View: {view.view}" if len(views) > 1 else "What the model saw")
-        mapped.set_title(f"What speaks for {short(target, 18)}")
+        rather = "" if against is None else f"\nrather than {short(against, 18)}"
+        mapped.set_title(f"What speaks for {short(target, 18)}{rather}")
         photo.set_xlabel(short(path, 44), fontsize=7.5, color=GREY)
         gap = "over 100 %" if view.gap > 1 else f"{100 * view.gap:.1f} %"
         if isnan(view.gap):  # occlusion and Grad-CAM need not add up
             gap = "not defined"
         rough = " (rough)" if view.gap > tolerance else ""
         steps = "" if view.steps is None else f", {counted(view.steps, 'point')}"
-        mapped.set_xlabel(f"completeness gap {gap}{rough}{steps}", fontsize=7.5, color=GREY)
+        mapped.set_xlabel(
+            fill(overlays.compared_with(compared), 36) + f"\ncompleteness gap {gap}{rough}{steps}",
+            fontsize=7.5,
+            color=GREY,
+        )
         if view.scores["visible"].any():
             _region_bars(figure.add_subplot(grid[row, 2]), view.scores, colormap)
     _probabilities(figure.add_subplot(grid[0, 3]), probabilities, truth, predicted)

@@ -17,12 +17,12 @@ import pandas as pd
 import torch
 
 from equimood import devices, features
+from equimood.best import SEARCH_VERSION, Best
 from equimood.files import digest, read_json, state_folder, write_json
 from equimood.heads import fit, sample_weights
 from equimood.logs import Progress
 from equimood.metrics import from_confusion
 from equimood.scoring import codes
-from equimood.search import SEARCH_VERSION, Best
 
 PERMUTE_VERSION = 1
 """Raised when the same settings give other counts: what is kept is then stale."""

@@ -203,7 +203,7 @@ def predict(
                 ]
                 named = {"path": row["image"], "horse": Path(row["image"]).name}
                 about = named | {"truth": None} | row
-                examples.append(Example(about, row["predicted"], shown))
+                examples.append(Example(about, row["predicted"], shown, other[i]))
         if progress:
             progress(min(start + batch_size, n_images), n_images)
         yield answers, examples

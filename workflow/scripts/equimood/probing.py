@@ -4,7 +4,6 @@ The sample is even over classes and horses and as small whatever the size of the
 job tests all its folds. Each photograph is tested with the model that never saw its horse.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +14,23 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from equimood import attribution, faithfulness, images, models, regions, settings, tables, training
+from equimood import (
+    attribution,
+    faithfulness,
+    images,
+    models,
+    regions,
+    sampling,
+    settings,
+    tables,
+    training,
+)
+from equimood.best import read_best
 from equimood.faithfulness import change, rank_correlation
 from equimood.files import digest, read_yaml
 from equimood.integrated_gradients import blur, integrate
 from equimood.logs import Progress
 from equimood.references import References
-from equimood.search import read_best
 from equimood.tables import ROWS
 
 FORWARDS = 4
@@ -42,36 +51,9 @@ def sample(
     seed: int,
 ) -> pd.DataFrame:
     """Choose ``n`` photographs evenly over classes and horses: rows of :func:`attribution.plan`."""
-    chosen = predictions["photo_id"].isin(evenly(predictions, n, seed))
+    chosen = predictions["photo_id"].isin(sampling.over_classes_and_horses(predictions, n, seed))
     everything = explain.model_copy(update={"max_images": None, "control_images": 0})
     return attribution.plan(catalogue, predictions[chosen], everything, seed)
-
-
-def evenly(photos: pd.DataFrame, n: int, seed: int) -> set[str]:
-    """Choose photographs one by one: the class, and of it the horse, that has the fewest so far.
-
-    Parameters
-    ----------
-    photos : columns photo_id, truth, horse, one row per photograph.
-    """
-    order = photos["photo_id"].map(lambda photo: digest(seed, photo)).sort_values().index
-    left: dict[str, dict[str, list[str]]] = {}
-    for (label, horse), own in photos.loc[order].groupby(["truth", "horse"], sort=True):
-        left.setdefault(str(label), {})[str(horse)] = own["photo_id"].tolist()[::-1]
-    taken: Counter[str] = Counter()
-    of_horse: Counter[str] = Counter()
-    chosen: set[str] = set()
-    while left and len(chosen) < n:
-        label = min(left, key=lambda name: (taken[name], name))
-        horse = min(left[label], key=lambda name: (of_horse[name], digest(seed, label, name)))
-        chosen.add(left[label][horse].pop())
-        taken[label] += 1
-        of_horse[horse] += 1
-        if not left[label][horse]:
-            del left[label][horse]
-        if not left[label]:
-            del left[label]
-    return chosen
 
 
 @dataclass(frozen=True)

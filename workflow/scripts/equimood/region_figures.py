@@ -24,6 +24,7 @@ def region_figure(
     view: str,
     causes: Mapping[str, str] | None = None,
     expected: Mapping[str, Sequence[str]] | None = None,
+    not_asked: str | None = None,
 ) -> Figure:
     """Enrichment of each region by class, with intervals over horses and the control.
 
@@ -37,6 +38,7 @@ def region_figure(
     classes : in the study's order; one part of the figure each.
     causes : the region that truly shows each class, where that is known; marked.
     expected : the experts' regions of each class; marked, a region by its roll-up.
+    not_asked : the class that photographs are compared with.
     """
     own = summary[(summary["view"] == view) & summary["target"].isin(list(classes))]
     own = own[own["region"].isin(ROWS)]
@@ -53,12 +55,18 @@ def region_figure(
         _control(ax, of_class[of_class["model"] == "random"], at, reach)
         trained = of_class[of_class["model"] == "trained"]
         _means(ax, trained, at, reach, colors[label])
-        ax.set_title(overlays.short(label, 20), color=colors[label], pad=16)
+        ax.set_title(overlays.short(label, 20), color=colors[label], pad=26 if not_asked else 16)
+        about = [
+            f"{counted(trained['n_images'].max(), 'photograph')}, "
+            f"{counted(trained['n_horses'].max(), 'horse')}"
+        ]
+        if not_asked:
+            about.append("compared with its own class" if label == not_asked else "")
+        if label == not_asked:
+            ax.set_facecolor("#f3f3f3")
         ax.text(
-            0, 1.01, f"{counted(trained['n_images'].max(), 'photograph')}, "
-            f"{counted(trained['n_horses'].max(), 'horse')}",
-            transform=ax.transAxes, va="bottom", fontsize=7, color=GREY,
-        )  # fmt: skip
+            0, 1.01, "\n".join(about), transform=ax.transAxes, va="bottom", fontsize=7, color=GREY
+        )
         if causes and causes.get(label) in at:
             ax.axhspan(at[causes[label]] - 0.45, at[causes[label]] + 0.45, color=PALE, zorder=0)
         marked = _rows_of((expected or {}).get(label, []), at)

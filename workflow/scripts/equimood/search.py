@@ -21,30 +21,17 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from torch import Tensor
 
 from equimood import cluster, devices, features, heads, labels, settings, tables, tuning
+from equimood.best import SEARCH_VERSION, Best
 from equimood.errors import UserError
-from equimood.files import digest, read_json, read_yaml, state_folder, write_json, write_yaml
+from equimood.files import digest, read_json, state_folder, write_json, write_yaml
 from equimood.heads import HeadConfig, Structure
 from equimood.logs import Progress, log
 from equimood.metrics import from_confusion
 from equimood.tuning import ConcurrencyLimiter, Searcher, TuneConfig
 
-SEARCH_VERSION = 2  # a golden-value test forces it up when scores change
 BATCH = 8  # trials that Optuna suggests before it hears of any: the same for every number of slots
 Space = dict[str, list[dict[str, Any]]]  # part -> the values it may take
 Choice = dict[str, int]  # part -> which of them
-
-
-@dataclass(frozen=True)
-class Best:
-    """The chosen configuration, with its score averaged over seeds, in each inner fold."""
-
-    structure: Structure
-    head: HeadConfig
-    metric: settings.Metric
-    score: float
-    score_per_fold: tuple[float, ...]
-    n_trials: int
-    n_heads: int
 
 
 @dataclass(frozen=True)
@@ -197,17 +184,6 @@ def write(result: Result, folder: Path) -> None:
     per_fold = [name for name in map(str, result.trials) if name.startswith("score_")]
     tables.write(result.trials, folder / "trials.parquet", tables.TRIALS, *per_fold)
     write_yaml(folder / "best.yaml", asdict(result.best))
-
-
-def read_best(path: Path) -> Best:
-    """Read ``best.yaml``."""
-    content = read_yaml(path)
-    return Best(**{
-        **content,
-        "structure": heads.structure_from(content["structure"]),
-        "head": HeadConfig(**content["head"]),
-        "score_per_fold": tuple(content["score_per_fold"]),
-    })  # fmt: skip
 
 
 def scores(task: Task, structure: Structure) -> np.ndarray:

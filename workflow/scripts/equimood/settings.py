@@ -549,6 +549,16 @@ class Explain(Section):
             )
         return self
 
+    @property
+    def compared(self) -> dict[str, Any]:
+        """What a photograph is compared with, for pages: ``baseline``, and ``n`` of a ``label``."""
+        if self.method == "gradcam":
+            return {"baseline": None}
+        told: dict[str, Any] = {"baseline": self.baseline}
+        if self.baseline == "neutral":
+            told |= {"n": self.n_references, "label": self.neutral}
+        return told
+
 
 class ExplanationTests(Section):
     """Tests of the explanations, on a sample of photographs even over classes and horses."""

@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from equimood import devices, features, labels, settings
 from equimood.abstention import Abstention, abstention
+from equimood.best import SEARCH_VERSION, Best
 from equimood.files import digest, state_folder
 from equimood.heads import Head, PackedHeads, fit, sample_weights
 from equimood.logs import Progress
 from equimood.novelty import QUANTILE, Novelty
-from equimood.search import SEARCH_VERSION, Best
 
 LOG_TEMPERATURE = (-5.0, 15.0)
 """Wide: the logits of a head that overfits may be thousands, and the temperature must undo it."""

@@ -31,6 +31,7 @@ from equimood import (
     training,
     tuning,
 )
+from equimood.best import Best
 from equimood.files import (
     digest,
     read_json,
@@ -42,7 +43,6 @@ from equimood.files import (
 )
 from equimood.finetuning import TRANSFER_VERSION, Learner, Run, Task, Tuning
 from equimood.logs import Progress, log
-from equimood.search import Best
 from equimood.tuned import METHODS, Method
 from equimood.tuning import ASHAScheduler, TuneConfig, tune
 

@@ -92,8 +92,9 @@ ABOUT = {
     ),
     "baseline": About(
         "Another baseline",
-        "The photograph is compared with another picture of nothing to see, or with other neutral "
-        "photographs. The map should stay as it is.",
+        "The photograph is compared with something else: instead of its blur with the mean colour, "
+        "instead of a colour with its blur, instead of neutral photographs with other ones. The "
+        "map should stay as it is.",
         "The maps do not hang on what the photograph is compared with.",
         "The maps may depend on what the photograph is compared with: believe regions over many "
         "photographs, not single maps, and name the baseline wherever a map is shown. Against "
@@ -169,20 +170,17 @@ def _comparisons(
         area = pd.Series(under, curve.index, float).unstack("of")
         found[test] = [
             _Comparison(
-                f"area by the map {words}",
+                f"mean probability, {'lower' if side < 0 else 'higher'} than {words} by",
                 side * (area["map"] - area[rival]) if len(area) else none,
                 "above",
             )
-            for rival, words in (
-                ("random", f"{'less than' if side < 0 else 'beyond'} that at random"),
-                ("edges", f"{'less than' if side < 0 else 'beyond'} that by edges"),
-            )
+            for rival, words in (("random", "at random"), ("edges", "in the order of edges"))
         ]
     hidden, size = (of.get(("occlusion", name), none) for name in ("map", "size"))
     found["occlusion"] = [
         _Comparison("rank correlation of attribution and fall", hidden, "above"),
         _Comparison(
-            "the same, beyond that of size and fall", hidden - size, "above", bounds=DIFFERENCES
+            "how much higher than that of size and fall", hidden - size, "above", bounds=DIFFERENCES
         ),
     ]
     cascade = probed[(probed["test"] == "randomisation") & (probed["at"] == 1)]
