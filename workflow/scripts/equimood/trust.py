@@ -170,11 +170,11 @@ def _comparisons(
         area = pd.Series(under, curve.index, float).unstack("of")
         found[test] = [
             _Comparison(
-                f"mean probability, {'lower' if side < 0 else 'higher'} than {words} by",
+                f"mean probability {'below' if side < 0 else 'above'} that {words}",
                 side * (area["map"] - area[rival]) if len(area) else none,
                 "above",
             )
-            for rival, words in (("random", "at random"), ("edges", "in the order of edges"))
+            for rival, words in (("random", "at random"), ("edges", "by edges"))
         ]
     hidden, size = (of.get(("occlusion", name), none) for name in ("map", "size"))
     found["occlusion"] = [
