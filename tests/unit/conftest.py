@@ -65,5 +65,5 @@ def found():
         "study": config, "images": images, "splits": splits, "quarantine": refused,
         "bests": [best, best, other, best], "metrics": judged.metrics, "comparison": compared,
         "calibration": sure, "audit": [], "checks": checks, "agreement": {"n_photos": 0},
-        "ceiling": {"n_raters": 0},
+        "ceiling": {"n_raters": 0}, "card": {"structure": dict(best["structure"])},
     }  # fmt: skip

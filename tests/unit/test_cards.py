@@ -17,6 +17,15 @@ CARD = {
 }  # fmt: skip
 
 
+def test_a_model_of_a_structure_that_no_fold_chose_is_said_to_be_unjudged(found):
+    def limits():
+        return " ".join(cards.model_limits(methods.facts(**found))).replace("\\", "")
+
+    assert "handed out" not in limits()
+    found["card"]["structure"]["pooling"] = "avg"
+    assert "for it the search chose whole + head by drawn (avg, mlp of 64 units)" in limits()
+
+
 @pytest.fixture
 def stated(found):
     return methods.facts(**found)

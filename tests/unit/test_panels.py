@@ -207,6 +207,7 @@ def test_a_contact_sheet_shows_each_photograph_once_in_the_group_it_belongs_to()
     assert (given.loc[groups["confident"] + groups["typical"], "predicted"] == "alarmed").all()
     assert given.loc[groups["confident"], "p_alarmed"].min() > 0.75
     assert (given.loc[groups["doubtful"], "p_alarmed"] - 0.5).abs().max() < 0.2
+    assert given.loc[groups["doubtful"], "predicted"].nunique() == 2  # right or wrong
     assert given.loc[groups["confident"], "horse"].nunique() == 3
 
 

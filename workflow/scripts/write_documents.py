@@ -8,6 +8,7 @@ source, output = snakemake.input, snakemake.output
 study = settings.load(snakemake.params.settings)
 images, quarantine = tables.read(source.images), pd.read_csv(source.quarantine)
 found = ("metrics", "comparison", "calibration", "audit", "agreement", "ceiling")
+card = files.read_yaml(source.card)
 stated = methods.facts(
     study,
     images,
@@ -16,13 +17,14 @@ stated = methods.facts(
     [files.read_yaml(path) for path in source.best],
     **{name: files.read_json(source[name]) for name in found},
     checks=files.read_json(source.checks),
+    card=card,
     trusted=files.read_json(source.tests) if source.tests else None,
     explored=[files.read_yaml(path) for path in source.transfer],
 )
 n_near_duplicates = len(tables.read(source.near_duplicates))
 documents = {
     "methods": ("Methods", methods.methods_paragraph(stated)),
-    "model_card": ("Model card", cards.model_card(stated, files.read_yaml(source.card))),
+    "model_card": ("Model card", cards.model_card(stated, card)),
     "data_sheet": (
         "Data sheet",
         cards.data_sheet(stated, images, quarantine, n_near_duplicates),

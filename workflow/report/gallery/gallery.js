@@ -329,9 +329,9 @@
     if (view.regions.length) {
       const largest = Math.max(1.6, ...view.regions.map((row) => row[1]));
       lies.append(bars(view.regions.map(([name, enrichment, share, net]) => ({
-        name: named(name), length: enrichment / largest, value: percent.format(share),
+        name: named(name), length: enrichment / largest,
+        value: `${number.format(enrichment)} (${percent.format(share)})`,
         color: net < 0 ? against : enrichment > 1 ? speaksFor : "", one: 1 / largest,
-        title: `${named(name)}: ${number.format(enrichment)}`,
       }))), make("p", { className: "note" }, say("lies_note")));
     } else {
       lies.append(make("p", { className: "note" }, say("no_regions")));
@@ -368,6 +368,7 @@
     const facts = [
       [say("file"), photo.path],
       [say("session"), photo.session],
+      [say("region"), shown(photo).top ? named(shown(photo).top) : null],
       [say("gap"), rough ? `${gap}, ${say("rough", { tolerance: percent1.format(tolerance) })}` : gap],
       [say("steps"), photo.steps],
       [say("compared"), compared.baseline && say(`compared_${compared.baseline}`, compared)],

@@ -109,6 +109,11 @@ def model_limits(stated: Mapping[str, Any]) -> list[str]:
     found = []
     if stated["outer"] == "holdout":
         found.append("One set of horses was held out: another set might have given other figures.")
+    if not stated["final_judged"]:
+        found.append(
+            "The model handed out is of another kind than those judged and explained here: for it "
+            f"the search chose {as_written(stated['final'])}, which it did in no outer fold."
+        )
     tested = stated["permutation"]
     if tested and float(tested["p"]) > SIGNIFICANT:
         found.append(f"Trained on exchanged labels it is as good too often (p = {tested['p']}).")

@@ -40,8 +40,8 @@ def pick(predictions: pd.DataFrame, label: str, n: int) -> dict[str, list[str]]:
     middle = own.loc[right, "certainty"].median()
     measures = {
         "confident": (right, -own["certainty"]),
-        "wrong": (~right, -own["certainty"]),
         "doubtful": (own["margin"].notna(), own["margin"]),
+        "wrong": (~right, -own["certainty"]),
         "typical": (right, (own["certainty"] - middle).abs()),
     }
     chosen: dict[str, list[str]] = {}

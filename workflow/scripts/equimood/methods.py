@@ -40,6 +40,7 @@ def facts(
     checks: Mapping[str, Any],
     agreement: Mapping[str, Any],
     ceiling: Mapping[str, Any],
+    card: Mapping[str, Any],
     trusted: Mapping[str, Any] | None = None,
     explored: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
@@ -52,6 +53,7 @@ def facts(
     metrics, comparison, calibration, audit, agreement, ceiling : content of the JSON files of these
         names.
     checks : content of checks.json.
+    card : content of the final model's card.yaml.
     trusted : content of tests.json, unless explanations were not tested.
     explored : content of transfer's best.yaml of each outer fold, where it was enabled.
     """
@@ -104,6 +106,8 @@ def facts(
         "metric": METRICS[study.search.metric].lower().replace("-f", "-F"),
         "chosen": [{"structure": structure, "n": n} for structure, n in chosen[:N_CHOSEN]],
         "n_chosen_else": len(chosen[N_CHOSEN:]),
+        "final": _in_words(card["structure"]),
+        "final_judged": _in_words(card["structure"]) in dict(chosen),
         "transfer": study.transfer.model_dump(include={"n_trials", "epochs", "flip"})
         if explored
         else None,

@@ -120,19 +120,19 @@ def _region_bars(axes: Axes, scores: pd.DataFrame, colormap: str) -> None:
     axes.barh(range(len(shown)), values, color=colors, height=0.72)
     for y, (name, value) in enumerate(zip(shown, values, strict=True)):
         axes.annotate(
-            f"{100 * share[name]:.0f} %", (value, y), xytext=(3, 0), textcoords="offset points",
-            va="center", fontsize=7, color=INK,
+            f"{value:.1f} ({100 * share[name]:.0f} %)", (value, y), xytext=(3, 0),
+            textcoords="offset points", va="center", fontsize=7, color=INK,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
         )  # fmt: skip
     axes.axvline(1, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.set_yticks(range(len(shown)), [_words(name) for name in shown], fontsize=8)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.set_xlim(0, 1.18 * max(1.6, values.max(initial=0)))
+    axes.set_xlim(0, 1.35 * max(1.6, values.max(initial=0)))
     axes.set_title("Where it lies")
     axes.set_xlabel(
-        "enrichment (1: no more than its area) and share\n"
-        "of what speaks for it; cold: against it on the whole", fontsize=7.5,
+        "enrichment; in brackets, share of what speaks for it\n"
+        "warm: for it; grey: no more than its area;\ncold: against it on the whole", fontsize=7.5,
     )  # fmt: skip
 
 

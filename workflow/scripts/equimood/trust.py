@@ -46,7 +46,8 @@ ABOUT = {
         "The photograph is covered cell by cell, by its own blur, what the map marks most first. "
         "The answer should lose its probability sooner than when cells are covered at random, or "
         "by how many edges they show.",
-        "What the map marks is what the answer needs.",
+        "On the whole, covering what the map marks takes more from the answer than covering "
+        "anything else.",
         "Covering what the map marks is not shown to take more from the answer than covering "
         "anything that catches the eye: do not read the map as the reason of the answer.",
     ),
@@ -54,7 +55,7 @@ ABOUT = {
         "Showing only what the map marks",
         "A covered photograph is uncovered cell by cell, what the map marks most first. The answer "
         "should gain its probability sooner than at random, or by edges.",
-        "What the map marks is enough to bring the answer back.",
+        "On the whole, what the map marks brings the answer back sooner than anything else.",
         "What the map marks is not shown to bring the answer back sooner than anything that "
         "catches the eye: the map may miss what the answer also needs.",
     ),
@@ -78,7 +79,7 @@ ABOUT = {
     "sensitivity": About(
         "Changes that nobody sees",
         "Every pixel is changed at random by less than anybody sees. The map should stay as it is.",
-        "Photographs that look the same get the same map.",
+        "Photographs that look the same get nearly the same map.",
         "A photograph that looks the same may get another map: believe regions over many "
         "photographs, not single maps.",
     ),
@@ -86,9 +87,9 @@ ABOUT = {
         "Another training",
         "The head is trained again on the same horses from other random numbers. The map should "
         "stay as it is.",
-        "A second training marks the same places.",
-        "A second training may mark other places: believe regions over many photographs, not "
-        "single maps.",
+        "A second training of the head marks the same places.",
+        "A second training of the head may mark other places: believe regions over many "
+        "photographs, not single maps.",
     ),
     "baseline": About(
         "Another baseline",
@@ -189,8 +190,8 @@ def _comparisons(
         _Comparison("rank correlation with the map of random weights", whole, "below", tests.unlike)
     ]
     found["sensitivity"] = [
-        _Comparison("largest change of the map", of.get(("sensitivity", "map"), none), "below",
-                    tests.max_change, POSITIVE)
+        _Comparison("largest change of the map, as a share of its size",
+                    of.get(("sensitivity", "map"), none), "below", tests.max_change, POSITIVE)
     ]  # fmt: skip
     found["seeds"] = [
         _Comparison("rank correlation of the two maps", of.get(("seeds", "map"), none), "above",

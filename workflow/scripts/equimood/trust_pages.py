@@ -50,6 +50,10 @@ doubtful otherwise; few photographs leave more in doubt (<code>explanation_tests
 {% if test.means %}<p><em>{{ test.means }}</em></p>
 {% endif %}{% endfor %}<h2>The curves</h2>
 <img alt="Probability of the answer while cells are covered or shown, and likeness of the map after randomisation" src="data:image/png;base64,{{ figure }}">
+<p>Mean probability of the answer over all photographs tested, classes together. A covered photograph still
+gets an answer: where all is covered, the curves end at the probability of that, which need not be chance.
+<em>Without its signs</em>, a map tells only where any network of this kind is moved at all, such as at
+edges: that stays alike longer, and is shown, not judged.</p>
 {% if enriched %}<h2>Does it look at the horse?</h2>
 <p>The region that most often comes first in a photograph (that with the most of what speaks for the
 class for its area), over all photographs explained; and, of what is no part of the horse, that which
