@@ -8,15 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from equimood import (
-    abstention,
-    files,
-    images,
-    map_shards,
-    overlays,
-    panels,
-    tables,
-)
+from equimood import abstention, files, images, map_shards, overlays, panels, tables
 from equimood.files import as_file_name
 from equimood.overlays import Explained
 
